@@ -3,8 +3,9 @@
 use crate::{
     control::peers::{Admission, Directory, Generations},
     proto::v1::{
-        BackupPiece, BackupRequest, JoinRequest, JoinResponse, SetVotersRequest, SetVotersResponse,
-        StatusRequest, StatusResponse,
+        BackupPiece, BackupRequest, JoinRequest, JoinResponse, MemberRequest, MemberStatus,
+        MembersRequest, MembersResponse, SetVotersRequest, SetVotersResponse, StatusRequest,
+        StatusResponse,
         cluster_server::{Cluster, ClusterServer},
     },
 };
@@ -41,6 +42,17 @@ impl Cluster for Voter {
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         Ok(Response::new(self.status.clone()))
+    }
+
+    async fn member(&self, _: Request<MemberRequest>) -> Result<Response<MemberStatus>, Status> {
+        Err(Status::unimplemented("no node asks for it"))
+    }
+
+    async fn members(
+        &self,
+        _: Request<MembersRequest>,
+    ) -> Result<Response<MembersResponse>, Status> {
+        Err(Status::unimplemented("no node asks for it"))
     }
 
     async fn set_voters(

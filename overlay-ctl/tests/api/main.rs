@@ -15,6 +15,7 @@ mod fixture;
 #[allow(dead_code, reason = "shared with the tests of the kernel, which use more of it")]
 mod lab;
 mod lists;
+mod members;
 mod metrics;
 mod no_room;
 mod ports;

@@ -47,6 +47,7 @@ mod rolled_back;
 mod scale;
 mod seats;
 mod seen;
+mod status;
 mod support;
 mod topology;
 mod tunnels;

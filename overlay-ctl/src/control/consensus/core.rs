@@ -4,6 +4,7 @@
 //! left to do; everything that was handed in shares one transaction.
 
 mod apply;
+mod contacts;
 mod difference;
 mod disk;
 mod handover;
@@ -112,6 +113,8 @@ pub struct Core<S: StateMachine> {
     /// How long the disk takes.
     disk: DiskTimes,
     measures: Measures,
+    /// How each member keeps up, while this node leads.
+    progress: contacts::Progress,
     /// Since which tick this node is to stop, and whether it asked another one to lead.
     stopping: Option<(u64, bool)>,
     /// The error that ends this node at the next [`Self::pump`].
@@ -150,8 +153,11 @@ impl<S: StateMachine> Core<S> {
         let id = store.identity().raft_id;
         let meta = store.snapshot_metadata();
         let (index, members) = (meta.index, meta.conf_state.clone().unwrap_or_default());
+        let mut snapshot_bytes = 0;
         if index > 0 {
-            let snapshot = S::read_snapshot(&store.snapshot_data()?);
+            let data = store.snapshot_data()?;
+            snapshot_bytes = data.len();
+            let snapshot = S::read_snapshot(&data);
             machine.restore(snapshot.map_err(|error| FatalError::of_snapshot(index, error))?);
             let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
             machine.membership(index, &voters, &sorted(&members.voters_outgoing), &learners);
@@ -174,6 +180,7 @@ impl<S: StateMachine> Core<S> {
         let node = RawNode::new(&engine, store, &logger())?;
         let reads = Reads::new(id, config.start, config.read_ticks, config.heartbeat_ticks as u64);
         let measures = Measures::new(Arc::clone(&config.clock));
+        measures.note_snapshot_bytes(snapshot_bytes);
         let snapshot_version = machine.snapshot_version();
         let mut core = Self {
             config,
@@ -199,6 +206,7 @@ impl<S: StateMachine> Core<S> {
             silence: silence::Silence::default(),
             disk: DiskTimes::default(),
             measures,
+            progress: contacts::Progress::default(),
             stopping: None,
             proof: None,
             difference: None,
@@ -285,6 +293,7 @@ impl<S: StateMachine> Core<S> {
         self.node.tick();
         self.look_for_room();
         self.look_after_snapshots();
+        self.note_contacts();
     }
 
     /// Starts an election now if this node is the only voter, because it need not wait for others.

@@ -123,7 +123,8 @@ impl<S: StateMachine> Consensus<S> {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: Vec<u8>) -> Result<(u64, S::Outcome), ProposeError> {
-        self.ask(|reply| Request::Propose(command, reply)).await
+        let proposed = self.ask(|reply| Request::Propose(command, reply)).await;
+        proposed.inspect_err(|error| self.measures.note_failed(error))
     }
 
     /// Waits until this node has applied every write that was acknowledged before the call, on any node, and

@@ -42,6 +42,48 @@ pub enum ProposeError {
     Stopped,
 }
 
+impl ProposeError {
+    /// The reasons in a word each.
+    pub const REASONS: [&str; 9] = [
+        "not_leader",
+        "dropped",
+        "overloaded",
+        "no_room",
+        "stalled",
+        "no_quorum",
+        "invalid",
+        "refused",
+        "stopped",
+    ];
+
+    /// The reason in a word, one of [`Self::REASONS`].
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        let [
+            not_leader,
+            dropped,
+            overloaded,
+            no_room,
+            stalled,
+            no_quorum,
+            invalid,
+            refused,
+            stopped,
+        ] = Self::REASONS;
+        match self {
+            Self::NotLeader { .. } => not_leader,
+            Self::Dropped => dropped,
+            Self::Overloaded => overloaded,
+            Self::NoRoom(_) => no_room,
+            Self::Stalled { .. } => stalled,
+            Self::NoQuorum => no_quorum,
+            Self::Invalid(_) => invalid,
+            Self::Refused(_) => refused,
+            Self::Stopped => stopped,
+        }
+    }
+}
+
 /// The reason why a committed command was not applied. The node must not go on: on the other voters the command may have
 /// taken effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,10 +1,12 @@
-//! What a voter measures of itself while it runs: how long its disk takes, what waits for its driver, and how old its
-//! snapshot is. Whoever shows it reads it at any time, without a word to the driver.
+//! What a voter measures of itself while it runs: how long its disk takes, what waits for its driver, how old and large its
+//! snapshot is, and when it heard the other members. Whoever shows it reads it at any time, without a word to the driver.
 
+use super::ProposeError;
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -66,8 +68,29 @@ struct Inner {
     write_us: AtomicU64,
     waiting: AtomicU64,
     refused: AtomicU64,
+    /// The duration of the last write in microseconds.
+    last_write_us: AtomicU64,
     /// When the last snapshot was stored, in microseconds of the clock; [`NEVER`] = not since the node started.
     snapshot_us: AtomicU64,
+    /// The length of the stored snapshot in bytes.
+    snapshot_bytes: AtomicU64,
+    /// How long this node took to make its last snapshot, in microseconds; [`NEVER`] = it made none since it started.
+    snapshot_took_us: AtomicU64,
+    leader_changes: AtomicU64,
+    /// The proposals that failed, by [`ProposeError::REASONS`].
+    failed: [AtomicU64; ProposeError::REASONS.len()],
+    /// By the member's Raft id.
+    contacts: Mutex<BTreeMap<u64, Contact>>,
+}
+
+/// When this node heard another member, and how that one keeps up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Contact {
+    /// How long ago the member was heard; `None` = not since this node started.
+    pub heard: Option<Duration>,
+    /// If this node leads: for how long the member has taken none of the committed entries that it lacks. Zero = it lacks none,
+    /// or has just taken some.
+    pub stuck: Duration,
 }
 
 /// No time.
@@ -105,7 +128,13 @@ impl Measures {
             write_us: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            last_write_us: AtomicU64::new(0),
             snapshot_us: AtomicU64::new(NEVER),
+            snapshot_bytes: AtomicU64::new(0),
+            snapshot_took_us: AtomicU64::new(NEVER),
+            leader_changes: AtomicU64::new(0),
+            failed: std::array::from_fn(|_| AtomicU64::new(0)),
+            contacts: Mutex::default(),
         };
         Self { clock, inner: Arc::new(inner) }
     }
@@ -133,6 +162,45 @@ impl Measures {
         self.inner.refused.load(Ordering::Relaxed)
     }
 
+    /// How long the last write to the log took; zero before the first one.
+    #[must_use]
+    pub fn last_write(&self) -> Duration {
+        Duration::from_micros(self.inner.last_write_us.load(Ordering::Relaxed))
+    }
+
+    /// The length of the stored snapshot in bytes; 0 = there is none.
+    #[must_use]
+    pub fn snapshot_bytes(&self) -> u64 {
+        self.inner.snapshot_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How long this node took to make and store its last snapshot, during which it did nothing else; `None` = it made none
+    /// since it started.
+    #[must_use]
+    pub fn snapshot_took(&self) -> Option<Duration> {
+        let took = self.inner.snapshot_took_us.load(Ordering::Relaxed);
+        (took != NEVER).then(|| Duration::from_micros(took))
+    }
+
+    /// How often this node saw a leader begin to lead, since it started.
+    #[must_use]
+    pub fn leader_changes(&self) -> u64 {
+        self.inner.leader_changes.load(Ordering::Relaxed)
+    }
+
+    /// How many proposals of this node failed since it started, by the reason.
+    #[must_use]
+    pub fn failed_proposals(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.inner.failed.iter().map(|count| count.load(Ordering::Relaxed));
+        ProposeError::REASONS.into_iter().zip(counts).collect()
+    }
+
+    /// The other members, by their Raft ids: when each was heard, and how it keeps up. To a tenth of a second or so.
+    #[must_use]
+    pub fn contacts(&self) -> BTreeMap<u64, Contact> {
+        self.inner.contacts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How long ago the last snapshot was stored, of this node's state or the leader's; `None` = not since the node
     /// started.
     #[must_use]
@@ -145,6 +213,29 @@ impl Measures {
         let bucket = BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(BOUNDS.len());
         self.inner.writes[bucket].fetch_add(1, Ordering::Relaxed);
         self.inner.write_us.fetch_add(micros(took), Ordering::Relaxed);
+        self.inner.last_write_us.store(micros(took), Ordering::Relaxed);
+    }
+
+    pub(super) fn note_leader(&self) {
+        self.inner.leader_changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_failed(&self, error: &ProposeError) {
+        if let Some(position) = ProposeError::REASONS.iter().position(|it| *it == error.reason()) {
+            self.inner.failed[position].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn note_contacts(&self, contacts: BTreeMap<u64, Contact>) {
+        *self.inner.contacts.lock().unwrap_or_else(PoisonError::into_inner) = contacts;
+    }
+
+    pub(super) fn note_snapshot_bytes(&self, bytes: usize) {
+        self.inner.snapshot_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_snapshot_took(&self, took: Duration) {
+        self.inner.snapshot_took_us.store(micros(took), Ordering::Relaxed);
     }
 
     pub(super) fn note_snapshot(&self) {
@@ -211,6 +302,17 @@ mod tests {
         let quarter = Duration::from_micros(250);
         assert_eq!(filled, [&(quarter, 1), &(MS, 2), &(5 * MS, 1)]);
         assert_eq!((writes.above, writes.count(), writes.sum), (1, 5, 5_005 * MS));
+        assert_eq!(measures.last_write(), 5_000 * MS);
+    }
+
+    #[test]
+    fn each_failure_is_counted_under_its_reason() {
+        let measures = Measures::new(Arc::new(Duration::default));
+        let stalled = ProposeError::Stalled { is_logged: true };
+        let failures = [ProposeError::NotLeader { leader: None }, stalled.clone(), stalled];
+        failures.iter().for_each(|error| measures.note_failed(error));
+        let counted = measures.failed_proposals().into_iter().filter(|(_, count)| *count > 0);
+        assert_eq!(counted.collect::<Vec<_>>(), [("not_leader", 1), ("stalled", 2)]);
     }
 
     #[test]

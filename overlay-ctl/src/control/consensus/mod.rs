@@ -52,7 +52,7 @@ pub use self::{
     driver::Consensus,
     failures::{FatalError, ProposeError, RestoreError, Stop},
     identity::Identity,
-    measures::{Clock, DiskTimes, Measures, Writes},
+    measures::{Clock, Contact, DiskTimes, Measures, Writes},
     storage::{Beginning, LogStore, OpenError, Rest, StoreError, Voting},
     transport::{Outgoing, PeerQueues, Transport, Undeliverable},
 };

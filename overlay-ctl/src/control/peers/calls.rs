@@ -9,7 +9,8 @@ use crate::{
             ForwardResponse, forward_response::Outcome,
         },
         v1::{
-            JoinRequest, JoinResponse, StatusRequest, StatusResponse, cluster_client::ClusterClient,
+            JoinRequest, JoinResponse, MemberRequest, MemberStatus, StatusRequest, StatusResponse,
+            cluster_client::ClusterClient,
         },
     },
 };
@@ -55,7 +56,7 @@ impl From<Status> for CallError {
     /// A connection that breaks during a call gives whatever code its transport error maps to, with that
     /// error as source.
     fn from(status: Status) -> Self {
-        let why = status.message().to_owned();
+        let why = with_cause(&status);
         if status.code() == Code::Unavailable {
             return Self::Unavailable(why);
         }
@@ -78,6 +79,19 @@ impl From<Status> for CallError {
             | Code::FailedPrecondition => Self::Refused(why),
             _ => Self::Failed(why),
         }
+    }
+}
+
+/// The status' message, and what is behind it: of a connection that fails the message says no more than that.
+fn with_cause(status: &Status) -> String {
+    let mut cause = std::error::Error::source(status);
+    while let Some(next) = cause.and_then(std::error::Error::source) {
+        cause = Some(next);
+    }
+    let why = status.message().to_owned();
+    match cause.map(ToString::to_string).filter(|cause| !why.contains(cause.as_str())) {
+        Some(cause) => format!("{why}: {cause}"),
+        None => why,
     }
 }
 
@@ -188,6 +202,14 @@ impl Directory {
         answer(ClusterClient::new(channel).status(StatusRequest {})).await
     }
 
+    /// What the node that listens at `place` says of its log and of the voters, if that is of this cluster and generation.
+    ///
+    /// # Errors
+    /// As [`Self::node_at`]; [`CallError::Unknown`] if its program is an earlier one.
+    pub async fn member_at(&self, place: SocketAddr) -> Result<MemberStatus, CallError> {
+        answer(ClusterClient::new(self.channel(place)).member(MemberRequest {})).await
+    }
+
     /// Registers this node anew at the node that listens at `place` if that is of this cluster, and of this node's generation or
     /// of a newer one.
     ///
@@ -253,6 +275,10 @@ mod tests {
             assert_eq!(error(failed), CallError::Failed(why()), "{failed:?}");
         }
         assert_eq!(error(Code::Unavailable), CallError::Unavailable(why()));
+        let mut refused = Status::new(Code::Unavailable, "tcp connect error");
+        refused.set_source(std::sync::Arc::new(std::io::Error::other("Connection refused")));
+        let said = CallError::Unavailable("tcp connect error: Connection refused".to_owned());
+        assert_eq!(CallError::from(refused), said);
         assert_eq!(error(Code::Unimplemented), CallError::Unknown(why()));
     }
 }

@@ -25,16 +25,25 @@ pub struct Quorum {
 impl Quorum {
     /// Asks for a proof again and again, until consensus stops.
     pub async fn prove<S: StateMachine>(&self, consensus: Consensus<S>) {
+        // A start is not a loss before an election had its time.
+        let mut said = Said { loses_at: Instant::now() + LAPSE, is_lost: false };
         loop {
             let asked = Instant::now();
             match consensus.read_index().await {
                 Ok(_) => {
                     self.proved_at(asked);
+                    if said.holds(asked) {
+                        tracing::info!("this voter takes part in a quorum again");
+                    }
                     sleep(EVERY).await;
                 }
                 Err(ProposeError::Stopped) => return,
                 Err(error) => {
-                    tracing::debug!(%error, "no proof of a quorum");
+                    if said.lapses(Instant::now()) {
+                        tracing::warn!(%error, "this voter takes part in no quorum: nothing can be changed through it; see `overlay cluster status`");
+                    } else {
+                        tracing::debug!(%error, "no proof of a quorum");
+                    }
                     sleep(EVERY / 10).await;
                 }
             }
@@ -66,6 +75,28 @@ impl Quorum {
     }
 }
 
+/// What was said of the quorum, so that each change is logged once.
+#[derive(Debug)]
+struct Said {
+    /// Without a proof until then the quorum counts as lost.
+    loses_at: Instant,
+    /// That was said.
+    is_lost: bool,
+}
+
+impl Said {
+    /// The quorum was proved. Returns true if it was said that it is lost.
+    fn holds(&mut self, now: Instant) -> bool {
+        self.loses_at = now + LAPSE;
+        std::mem::take(&mut self.is_lost)
+    }
+
+    /// No proof was got. Returns true if it is now to be said that the quorum is lost.
+    fn lapses(&mut self, now: Instant) -> bool {
+        now >= self.loses_at && !std::mem::replace(&mut self.is_lost, true)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +122,20 @@ mod tests {
         lapsed.await.unwrap();
         assert_eq!(Instant::now(), last + LAPSE);
         assert!(!quorum.holds());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn its_loss_and_its_return_are_said_once_each() {
+        let begun = Instant::now();
+        let after = |secs| begun + Duration::from_secs(secs);
+        let mut said = Said { loses_at: after(3), is_lost: false };
+        assert!(!said.lapses(after(2)), "an election may take as long");
+        assert!(said.lapses(after(3)));
+        assert!(!said.lapses(after(4)), "it was said");
+        assert!(said.holds(after(5)));
+        assert!(!said.holds(after(6)), "it was said");
+        assert!(!said.lapses(after(8)), "the proof is young");
+        assert!(said.lapses(after(9)));
     }
 
     /// Time is virtual, and nothing else waits for a time: it passes only in the pauses between the proofs.

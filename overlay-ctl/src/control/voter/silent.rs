@@ -78,8 +78,15 @@ pub async fn watch_the_nodes(voter: VoterParts) {
 
 fn look(said: &mut Silent, state: &State, table: &StatusTable) -> News {
     let nodes: BTreeSet<NodeId> = state.nodes().map(|node| node.id).collect();
-    let silent = nodes.iter().copied().filter(|id| table.is_down(*id)).collect();
+    let silent = silent(said, &nodes, table);
     said.look(&nodes, silent)
+}
+
+/// The nodes that are silent. One that has only registered has not had the time to report; one that was silent before is so
+/// until it reports, however often it registers.
+fn silent(said: &Silent, nodes: &BTreeSet<NodeId>, table: &StatusTable) -> BTreeSet<NodeId> {
+    let had_time = |id| said.0.contains(id) || table.silence(*id) >= NODE_DOWN_AFTER;
+    nodes.iter().filter(|id| table.is_down(**id) && had_time(id)).copied().collect()
 }
 
 fn names(state: &State, nodes: &[NodeId]) -> String {
@@ -107,5 +114,20 @@ mod tests {
         // Node 3 was removed.
         assert_eq!(look(&[1, 2], &[1]), nothing());
         assert_eq!(look(&[1, 2], &[]), (vec![], vec![1]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_has_only_registered_is_not_silent_yet() {
+        let (table, nodes) = (StatusTable::default(), BTreeSet::from([1]));
+        sleep(2 * NODE_DOWN_AFTER).await;
+        table.signs().registered(1);
+        let mut said = Silent::default();
+        assert!(silent(&said, &nodes, &table).is_empty());
+        sleep(NODE_DOWN_AFTER).await;
+        let now = silent(&said, &nodes, &table);
+        assert_eq!(now, nodes);
+        said.look(&nodes, now);
+        table.signs().registered(1);
+        assert_eq!(silent(&said, &nodes, &table), nodes, "it has never reported");
     }
 }

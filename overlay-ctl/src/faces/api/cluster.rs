@@ -1,6 +1,6 @@
 //! The service `Cluster`: this node's status, the registration of nodes, and how many of them vote.
 
-use super::{Api, decode, present};
+use super::{Api, decode, present, stale};
 use crate::{
     control::{
         consensus::Role,
@@ -13,9 +13,9 @@ use crate::{
     faces::{ServedDataPlane, ServedNode, Service, troubles},
     model::{NodeId, SPEAKS},
     proto::v1::{
-        self, BackupPiece, BackupRequest, DatapathStatus, JoinRequest, JoinResponse, NodeRole,
-        SetVotersRequest, SetVotersResponse, StatusRequest, StatusResponse,
-        cluster_server::Cluster,
+        self, BackupPiece, BackupRequest, DatapathStatus, JoinRequest, JoinResponse, MemberRequest,
+        MemberStatus, MembersRequest, MembersResponse, NodeRole, SetVotersRequest,
+        SetVotersResponse, StatusRequest, StatusResponse, cluster_server::Cluster,
     },
 };
 use overlay_common::{Counter, DropReason};
@@ -29,8 +29,6 @@ use tonic::{Request, Response, Status};
 /// The counter of VXLAN that no program took, and its direction, beside those of the programs.
 const UNSEEN: &str = "unseen_vxlan";
 const HOST: &str = "host";
-/// What is said on a leader that hears too few nodes.
-const HALF_SILENT: &str = "half of the nodes or more are silent at once, so that none of them is given up: rather this node is cut off from them; see their own `overlay status`, and the network between";
 
 #[tonic::async_trait]
 impl Cluster for Api {
@@ -38,8 +36,8 @@ impl Cluster for Api {
         &self,
         _request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let (role, term, alarms, waits_for) = match self.controller.voter() {
-            None => (NodeRole::Agent, 0, Vec::new(), Vec::new()),
+        let (role, term, waits_for) = match self.controller.voter() {
+            None => (NodeRole::Agent, 0, Vec::new()),
             Some(voter) => {
                 let status = voter.consensus.status().borrow().clone();
                 let role = match status.role {
@@ -47,9 +45,7 @@ impl Cluster for Api {
                     Role::Follower | Role::Candidate => NodeRole::Voter,
                     Role::Learner => NodeRole::Learner,
                 };
-                let alarms = status.alarms.iter().map(ToString::to_string);
-                let half = voter.table.is_half_silent().then(|| HALF_SILENT.to_owned());
-                (role, status.term, alarms.chain(half).collect(), voter.version_waits_for())
+                (role, status.term, voter.version_waits_for())
             }
         };
         let view = self.view.borrow().clone();
@@ -59,9 +55,6 @@ impl Cluster for Api {
         let name_of = |id: NodeId| {
             view.as_ref().and_then(|view| view.nodes.get(&id)).map(|node| node.name.to_string())
         };
-        let copy = self.controller.directory().own_copy().map(|place| {
-            format!("a second process at {place}, with a copy of this node's state folder, asks to be this node, and is refused: end it; to have both, run `overlay node reset` for the copy and let it join as a new node")
-        });
         let mut answer = StatusResponse {
             cluster: self.controller.cluster().to_string(),
             node: self.name.to_string(),
@@ -77,7 +70,7 @@ impl Cluster for Api {
             oldest_version: SPEAKS.oldest().number(),
             newest_version: SPEAKS.newest().number(),
             version_waits_for: waits_for.iter().map(ToString::to_string).collect(),
-            alarms: alarms.into_iter().chain(copy).collect(),
+            alarms: self.alarms().into_iter().map(|alarm| alarm.text).collect(),
             incarnation: self.controller.directory().incarnation().as_bytes().to_vec(),
             troubles: troubles(Service::Node, &self.facts()),
             metrics: self.metrics.map(|address| address.to_string()).unwrap_or_default(),
@@ -129,6 +122,23 @@ impl Cluster for Api {
         };
         let VotersSet { voters } = self.controller.set_voters(request).await?;
         Ok(Response::new(SetVotersResponse { voters: voters.into() }))
+    }
+
+    async fn member(
+        &self,
+        _request: Request<MemberRequest>,
+    ) -> Result<Response<MemberStatus>, Status> {
+        Ok(Response::new(ServedNode::member(self).await))
+    }
+
+    async fn members(
+        &self,
+        request: Request<MembersRequest>,
+    ) -> Result<Response<MembersResponse>, Status> {
+        let stale = request.get_ref().stale;
+        let answer = ServedNode::members(self, stale).await;
+        let as_of = stale.then_some(answer.revision);
+        Ok(stale::answer(answer, as_of))
     }
 }
 

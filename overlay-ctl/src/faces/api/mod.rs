@@ -9,6 +9,7 @@ mod endpoints;
 mod error;
 mod filter;
 mod health;
+mod members;
 mod networks;
 mod nodes;
 mod parties;

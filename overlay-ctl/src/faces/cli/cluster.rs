@@ -1,5 +1,6 @@
-//! The verbs `overlay cluster …`: how many nodes vote, and the ways back for a cluster that loses its voters.
+//! The verbs `overlay cluster …`: how the voters are, how many nodes vote, and the ways back for a cluster that loses its voters.
 
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -8,6 +9,7 @@ use super::{
     client::{Client, DEADLINE, cluster, from_status, request_id},
     error::Error,
     output::Output,
+    stale::StaleArgs,
     view::{self, View},
 };
 use crate::{
@@ -35,6 +37,9 @@ const MODE: u32 = 0o600;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Show how the voters are, what is wrong and what to do. Any node can be asked, also without a quorum: it asks each node
+    /// that holds the log, for a few seconds at most. Fails unless all is well
+    Status(StaleArgs),
     /// Set how many nodes are to vote: 1, 3 or 5. Agents become voters, or voters become agents, one after the other,
     /// until it is so; with fewer nodes than that, as many as there are, less one if the number would be even
     Voters {
@@ -144,6 +149,7 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let failed = |error: anyhow::Error| Error::OnHost(causes(&error));
     match command {
+        Command::Status(args) => status::run(args, client, output).await,
         Command::Voters { voters } => {
             let request = SetVotersRequest { voters: voters.into(), request_id: request_id() };
             let rpc = async |channel, request| cluster(channel).set_voters(request).await;

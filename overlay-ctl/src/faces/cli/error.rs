@@ -34,6 +34,9 @@ pub(super) enum Error {
     /// The node answered, and says of itself that it can't do all that it is for.
     #[error("the node is not ready; {0}")]
     NotReady(String),
+    /// The node answered, and says of the cluster that something is to be seen to.
+    #[error("the cluster is not healthy; {0}")]
+    NotHealthy(String),
     /// The node that is to leave is the last one.
     #[error("{node} is the whole cluster: end the node and run `overlay node reset`")]
     WholeCluster { node: String },
@@ -63,7 +66,7 @@ impl Error {
             Self::NoNode { .. } | Self::NotAllowed { .. } | Self::Lost { .. } => true,
             Self::Deadline(_) | Self::StreamEnded | Self::Output(_) | Self::Incomplete(_) => true,
             Self::Refused(status) => status.code() == Code::Unavailable,
-            Self::Path { .. } | Self::NotReady(_) | Self::OnHost(_) => false,
+            Self::Path { .. } | Self::NotReady(_) | Self::NotHealthy(_) | Self::OnHost(_) => false,
             Self::WholeCluster { .. } | Self::HasEndpoints { .. } => false,
         }
     }

@@ -52,6 +52,8 @@ pub(super) struct Members {
     pub(super) refusal: Option<Status>,
     /// The nodes that were to be removed: name, id, and whether by force.
     pub(super) asked: Vec<(String, u64, bool)>,
+    /// How the voters are.
+    pub(super) voters: MembersResponse,
 }
 
 type Events = tokio_stream::Iter<std::vec::IntoIter<Result<Event, Status>>>;
@@ -259,6 +261,18 @@ impl Cluster for Service {
 
     async fn join(&self, _request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         Err(Status::unimplemented("the command line joins nothing"))
+    }
+
+    async fn member(&self, _: Request<MemberRequest>) -> Result<Response<MemberStatus>, Status> {
+        Err(Status::unimplemented("nodes ask this of each other"))
+    }
+
+    async fn members(
+        &self,
+        request: Request<MembersRequest>,
+    ) -> Result<Response<MembersResponse>, Status> {
+        let answer = self.members.lock().unwrap().voters.clone();
+        Ok(marked(answer, request.get_ref().stale))
     }
 
     async fn set_voters(

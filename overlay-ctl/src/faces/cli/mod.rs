@@ -2,7 +2,7 @@
 //!
 //! Every verb but `node run`, `node reset`, `cluster restore` and `cluster recover` is a client of the API, over the node's own unix socket. Standard
 //! output gets the answer and nothing else, as a table or as JSON; standard error gets errors and
-//! warnings. Exit codes: 0 done, 1 refused or failed (or, of `status`, the node is not ready), 2 not a valid
+//! warnings. Exit codes: 0 done, 1 refused or failed (or, of `status`, the node is not ready, of `cluster status`, the cluster not healthy), 2 not a valid
 //! command line.
 
 mod client;
@@ -76,7 +76,7 @@ enum Command {
     /// Run a node, show and remove nodes of the cluster, or take a node off this host
     #[command(subcommand)]
     Node(node::Command),
-    /// Set how many nodes vote, back up a cluster, restore it, or recover it after the majority of its voters was lost
+    /// Show how the voters are, set how many nodes vote, back up a cluster, restore it, or recover it after the majority of its voters was lost
     #[command(subcommand)]
     Cluster(cluster::Command),
     /// Create, show and remove networks

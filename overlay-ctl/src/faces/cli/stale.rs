@@ -36,6 +36,7 @@ pub(super) async fn show<Req: Clone, Answer, V: View>(
     }
 }
 
-fn as_of(metadata: &MetadataMap) -> Option<u64> {
+/// The revision that an answer shows, if it may be stale.
+pub(super) fn as_of(metadata: &MetadataMap) -> Option<u64> {
     metadata.get(AS_OF)?.to_str().ok()?.parse().ok()
 }

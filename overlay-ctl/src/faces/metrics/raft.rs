@@ -1,7 +1,7 @@
 //! What one scrape reads of a voter's consensus: where its log is, how long its disk takes, and what waits.
 
 use crate::{
-    control::consensus::{Status, Writes},
+    control::consensus::{Contact, Status, Writes},
     faces::ServedNode,
     model::Revision,
 };
@@ -9,7 +9,7 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// The readings of a voter. An agent has none.
 #[derive(Debug)]
@@ -18,7 +18,13 @@ pub(super) struct RaftReadings {
     writes: Writes,
     waiting: u64,
     refused: u64,
+    has_quorum: bool,
+    failed: Vec<(&'static str, u64)>,
+    leader_changes: u64,
+    contacts: BTreeMap<u64, Contact>,
     snapshot_age: Option<Duration>,
+    snapshot_took: Option<Duration>,
+    snapshot_bytes: u64,
     watchers: usize,
     agreed: Revision,
     differences: u64,
@@ -34,7 +40,13 @@ impl RaftReadings {
             writes: measures.writes(),
             waiting: measures.waiting(),
             refused: measures.refused(),
+            has_quorum: voter.quorum.holds(),
+            failed: measures.failed_proposals(),
+            leader_changes: measures.leader_changes(),
+            contacts: measures.contacts(),
             snapshot_age: measures.snapshot_age(),
+            snapshot_took: measures.snapshot_took(),
+            snapshot_bytes: measures.snapshot_bytes(),
             watchers: voter.table.watchers().count(),
             agreed: voter.state.hashes().agreed(),
             differences: voter.state.hashes().findings(),
@@ -42,13 +54,32 @@ impl RaftReadings {
     }
 
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let Self { status, writes, waiting, refused, snapshot_age, watchers, agreed, differences } =
-            self;
+        let Self {
+            status,
+            writes,
+            waiting,
+            refused,
+            has_quorum,
+            failed,
+            leader_changes,
+            contacts,
+            snapshot_age,
+            snapshot_took,
+            snapshot_bytes,
+            watchers,
+            agreed,
+            differences,
+        } = self;
         for (name, help, value) in [
             (
                 "overlay_raft_has_leader",
                 "1 on a voter that knows who leads",
                 u64::from(status.leader.is_some()),
+            ),
+            (
+                "overlay_raft_has_quorum",
+                "1 on a voter that takes part in a quorum: a linearizable read succeeded within the last seconds",
+                u64::from(*has_quorum),
             ),
             ("overlay_raft_term", "Term of the voter", status.term),
             ("overlay_raft_commit_revision", "Last revision known to be committed", status.commit),
@@ -57,6 +88,11 @@ impl RaftReadings {
                 "overlay_raft_snapshot_revision",
                 "Revision of the stored snapshot; 0 = there is none",
                 status.snapshot,
+            ),
+            (
+                "overlay_raft_snapshot_bytes",
+                "Bytes of the stored snapshot; 0 = there is none",
+                *snapshot_bytes,
             ),
             ("overlay_raft_waiting", "Requests and messages that wait for the voter", *waiting),
             ("overlay_watchers", "Agents that watch this voter", *watchers as u64),
@@ -69,11 +105,22 @@ impl RaftReadings {
             let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(gauge)?;
         }
-        if let Some(age) = snapshot_age {
-            let help = "Seconds since a snapshot was stored, if that was since the node started";
-            let name = "overlay_raft_snapshot_age_seconds";
-            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(age.as_secs_f64()).encode(gauge)?;
+        for (name, help, time) in [
+            (
+                "overlay_raft_snapshot_age_seconds",
+                "Seconds since a snapshot was stored, if that was since the node started",
+                snapshot_age,
+            ),
+            (
+                "overlay_raft_snapshot_seconds",
+                "Seconds that the voter took to make and store its last snapshot, and did nothing else, if that was since the node started",
+                snapshot_took,
+            ),
+        ] {
+            if let Some(time) = time {
+                let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                ConstGauge::new(time.as_secs_f64()).encode(gauge)?;
+            }
         }
         let help = "Requests and messages that the voter refused because too many waited";
         let name = "overlay_raft_refused";
@@ -83,7 +130,13 @@ impl RaftReadings {
         let name = "overlay_state_differences";
         let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         ConstCounter::new(*differences).encode(counter)?;
+        let help = "How often the voter saw a leader begin to lead";
+        let name = "overlay_raft_leader_changes";
+        let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(*leader_changes).encode(counter)?;
+        failures(failed, encoder)?;
         lag(status, encoder)?;
+        heard(contacts, encoder)?;
         durations(writes, encoder)
     }
 }
@@ -100,6 +153,35 @@ fn lag(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let labels = [("member", peer.id.to_string())];
         let lacks = status.commit.saturating_sub(peer.matched);
         ConstGauge::new(lacks).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// The proposals that came to nothing. All reasons are there, so that a rate can be told from the first one on.
+fn failures(failed: &[(&'static str, u64)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Commands that this voter was to log and did not, by the reason. Those of `dropped`, `stalled` and `stopped` may have been logged all the same";
+    let name = "overlay_raft_proposals_failed";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (reason, count) in failed {
+        let labels = [("reason", *reason)];
+        ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// When the other members were heard. A follower hears none but the leader, and those that want to lead.
+fn heard(contacts: &BTreeMap<u64, Contact>, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let heard = contacts.iter().filter_map(|(member, contact)| Some((member, contact.heard?)));
+    let heard: Vec<_> = heard.collect();
+    if heard.is_empty() {
+        return Ok(());
+    }
+    let help = "Seconds since another member, by its id, was heard. The leader hears all, the others hear the leader";
+    let name = "overlay_raft_heard_seconds";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (member, ago) in heard {
+        let labels = [("member", member.to_string())];
+        ConstGauge::new(ago.as_secs_f64()).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }
@@ -162,25 +244,42 @@ mod tests {
             writes: writes.clone(),
             waiting: 4,
             refused: 3,
+            has_quorum: true,
+            failed: vec![("not_leader", 6), ("stopped", 0)],
+            leader_changes: 5,
+            contacts: [
+                (2, Contact { heard: Some(ms(200)), stuck: Duration::ZERO }),
+                (3, Contact { heard: None, stuck: ms(9_000) }),
+            ]
+            .into(),
             snapshot_age: Some(ms(2_500)),
+            snapshot_took: Some(ms(40)),
+            snapshot_bytes: 4_096,
             watchers: 2,
             agreed: 64,
             differences: 1,
         };
         let expected = [
             "overlay_raft_has_leader 1",
+            "overlay_raft_has_quorum 1",
             "overlay_raft_term 7",
             "overlay_raft_commit_revision 90",
             "overlay_raft_applied_revision 88",
             "overlay_raft_snapshot_revision 60",
+            "overlay_raft_snapshot_bytes 4096",
             "overlay_raft_waiting 4",
             "overlay_watchers 2",
             "overlay_state_agreed_revision 64",
             "overlay_raft_snapshot_age_seconds 2.5",
+            "overlay_raft_snapshot_seconds 0.04",
             "overlay_raft_refused_total 3",
             "overlay_state_differences_total 1",
+            "overlay_raft_leader_changes_total 5",
+            "overlay_raft_proposals_failed_total{reason=\"not_leader\"} 6",
+            "overlay_raft_proposals_failed_total{reason=\"stopped\"} 0",
             "overlay_raft_lag{member=\"2\"} 0",
             "overlay_raft_lag{member=\"3\"} 50",
+            "overlay_raft_heard_seconds{member=\"2\"} 0.2",
             "overlay_raft_write_seconds_bucket{le=\"0.001\"} 5",
             "overlay_raft_write_seconds_bucket{le=\"0.25\"} 7",
             "overlay_raft_write_seconds_bucket{le=\"+Inf\"} 8",
@@ -194,14 +293,25 @@ mod tests {
             writes,
             waiting: 0,
             refused: 0,
+            has_quorum: false,
+            failed: Vec::new(),
+            leader_changes: 0,
+            contacts: BTreeMap::new(),
             snapshot_age: None,
+            snapshot_took: None,
+            snapshot_bytes: 0,
             watchers: 0,
             agreed: 0,
             differences: 0,
         };
         let found = lines(follower);
         assert_eq!(found[0], "overlay_raft_has_leader 0");
-        for absent in ["overlay_raft_lag", "overlay_raft_snapshot_age"] {
+        for absent in [
+            "overlay_raft_lag",
+            "overlay_raft_snapshot_age",
+            "overlay_raft_snapshot_sec",
+            "overlay_raft_heard",
+        ] {
             assert!(!found.iter().any(|line| line.starts_with(absent)), "{found:?}");
         }
     }

@@ -176,6 +176,7 @@ impl<S: StateMachine> Core<S> {
         let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
         self.machine.membership(index, &voters, &sorted(&members.voters_outgoing), &learners);
         self.applied = index;
+        self.measures.note_snapshot_bytes(snapshot.data.len());
         self.snapshot_is_stored();
         self.machine.batch_applied(index);
         Ok(())
@@ -188,6 +189,7 @@ impl<S: StateMachine> Core<S> {
         if self.snapshot_waits() || !self.has_room_for_snapshot(0) {
             return Ok(false);
         }
+        let began = (self.config.clock)();
         let data = self.machine.snapshot();
         if !self.has_room_for_snapshot(data.len()) {
             return Ok(false);
@@ -196,6 +198,8 @@ impl<S: StateMachine> Core<S> {
         tracing::info!(index, bytes = data.len(), "snapshot");
         let keep = self.config.keep_entries;
         self.node.mut_store().save_snapshot(index, members, &data, keep)?;
+        self.measures.note_snapshot_took((self.config.clock)().saturating_sub(began));
+        self.measures.note_snapshot_bytes(data.len());
         self.snapshot_is_stored();
         Ok(true)
     }

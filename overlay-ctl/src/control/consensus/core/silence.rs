@@ -2,13 +2,15 @@
 
 use super::Core;
 use crate::control::consensus::{PeerStatus, StateMachine, Status};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which members a leader has not heard for a while.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
-    /// The term that this node leads, and since which tick it does.
-    led: Option<(u64, u64)>,
+    /// The term that this node leads.
+    led: Option<u64>,
+    /// Since which tick each has been a member, no earlier than this node leads.
+    members: BTreeMap<u64, u64>,
     silent: BTreeSet<u64>,
 }
 
@@ -21,7 +23,7 @@ struct Change {
 
 impl Silence {
     /// Compares what a leader hears with what it heard before. `term` is the term that this node leads, if it leads. A new
-    /// leader has heard nobody but those who elected it: the others get `patience` ticks.
+    /// leader has heard nobody but those who elected it, and nobody has heard a new member: each gets `patience` ticks.
     fn look(
         &mut self,
         term: Option<u64>,
@@ -33,17 +35,20 @@ impl Silence {
             *self = Self::default();
             return Vec::new();
         };
-        let since = match self.led {
-            Some((led, since)) if led == term => since,
-            _ => now,
-        };
-        self.led = Some((term, since));
+        if self.led.replace(term) != Some(term) {
+            self.members.clear();
+        }
+        let since = |id| (id, self.members.get(&id).copied().unwrap_or(now));
+        self.members = peers.iter().map(|peer| since(peer.id)).collect();
         self.silent.retain(|member| peers.iter().any(|peer| peer.id == *member));
         let mut changes = Vec::new();
         for PeerStatus { id: member, recent_active, .. } in peers {
             let (member, is_silent) = (*member, !recent_active);
             let is_news = match is_silent {
-                true => now >= since + patience && self.silent.insert(member),
+                true => {
+                    let since = self.members.get(&member).copied().unwrap_or(now);
+                    now >= since + patience && self.silent.insert(member)
+                }
                 false => self.silent.remove(&member),
             };
             if is_news {
@@ -59,6 +64,9 @@ impl<S: StateMachine> Core<S> {
     pub(super) fn log_changes(&mut self, old: &Status, new: &Status) {
         let (id, term) = (new.id, new.term);
         if new.leader != old.leader || (new.leader.is_some() && new.term != old.term) {
+            if new.leader.is_some() {
+                self.measures.note_leader();
+            }
             match new.leader {
                 Some(leader) if leader == id => tracing::info!(term, "this node leads"),
                 Some(leader) => tracing::info!(leader, term, "another node leads"),
@@ -123,9 +131,11 @@ mod tests {
         // Who was removed and comes back is no member that was silent.
         assert_eq!(look(silence, Some(3), &[(3, true)], 123), NOTHING);
         assert_eq!(look(silence, Some(3), &[(2, true), (3, true)], 124), NOTHING);
+        // It gets time, as each new member does.
+        assert_eq!(look(silence, Some(3), &[(2, false), (3, true)], 143), NOTHING);
+        assert_eq!(look(silence, Some(3), &[(2, false), (3, true)], 144), [vec![2], vec![]]);
         // Who leads a later term begins anew.
-        assert_eq!(look(silence, Some(3), &[(2, false), (3, true)], 125), [vec![2], vec![]]);
-        assert_eq!(look(silence, None, &[], 126), NOTHING);
-        assert_eq!(look(silence, Some(4), &[(2, false), (3, true)], 127), NOTHING);
+        assert_eq!(look(silence, None, &[], 145), NOTHING);
+        assert_eq!(look(silence, Some(4), &[(2, false), (3, true)], 146), NOTHING);
     }
 }

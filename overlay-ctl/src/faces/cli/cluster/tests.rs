@@ -3,14 +3,14 @@
 use super::{
     super::{
         Done,
-        fake_node::{FakeNode, Mode},
+        fake_node::{FakeNode, Members, Mode},
         tests::{FakeHost, Ran, overlay, overlay_on},
     },
     *,
 };
 use crate::{
     control::state::{State, golden::snapshot_of_version_2},
-    proto::v1::BackupPiece,
+    proto::v1::{BackupPiece, Condition, Fault, MembersResponse},
 };
 use std::os::unix::fs::PermissionsExt as _;
 use tonic::Status;
@@ -141,4 +141,43 @@ async fn a_restore_and_a_recovery_are_the_host_s_and_say_what_comes_next() {
     assert_eq!((&printed["generation"], &printed["known_revision"]), (&2.into(), &57.into()));
     let refused = overlay_on(&FakeHost::default(), socket, "cluster recover").await;
     assert_eq!((refused.done, &*refused.stderr), (Done::Failed, "error: a majority lives\n"));
+}
+
+#[tokio::test]
+async fn the_status_is_printed_and_fails_unless_the_cluster_is_healthy() {
+    let node = FakeNode::new();
+    let _serving = node.serve(Mode::Answer);
+    let set = |condition: Condition, verdict: &str, faults: Vec<Fault>| {
+        let voters = MembersResponse {
+            condition: condition.into(),
+            verdict: verdict.to_owned(),
+            faults,
+            ..MembersResponse::default()
+        };
+        node.set_members(Members { voters, ..Members::default() });
+    };
+    set(Condition::Healthy, "healthy: all is well", Vec::new());
+    let ran = overlay(&node.socket, "cluster status").await;
+    assert_eq!((ran.done, ran.stderr.as_str()), (Done::All, ""));
+    assert!(ran.stdout.starts_with("healthy: all is well\n"), "{}", ran.stdout);
+
+    let fault = Fault { what: "h3 is gone".into(), remedy: "start it".into(), section: "S".into() };
+    for (condition, name) in [
+        (Condition::Degraded, "degraded"),
+        (Condition::NoLeader, "no leader"),
+        (Condition::Unknown, "unknown"),
+        (Condition::Unspecified, "unknown"),
+    ] {
+        set(condition, "one is gone", vec![fault.clone()]);
+        let ran = overlay(&node.socket, "cluster status -o json").await;
+        assert_eq!(ran.done, Done::Failed);
+        assert_eq!(ran.stderr, "error: the cluster is not healthy; one is gone\n");
+        let printed: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(printed["condition"], name);
+        assert_eq!(printed["faults"][0]["remedy"], "start it");
+    }
+    let stale = overlay(&node.socket, "cluster status --stale").await;
+    assert_eq!(stale.done, Done::Failed);
+    let marked = "STALE: as of revision 812; later changes may be missing\none is gone\n";
+    assert!(stale.stdout.starts_with(marked), "{}", stale.stdout);
 }

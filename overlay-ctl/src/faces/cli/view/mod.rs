@@ -6,6 +6,7 @@
 
 mod endpoint;
 mod event;
+mod members;
 mod network;
 mod node;
 mod port;
@@ -17,6 +18,7 @@ mod tests;
 
 pub(super) use endpoint::{CreatedEndpoint, Endpoint};
 pub(super) use event::Event;
+pub(super) use members::ClusterStatus;
 pub(super) use network::{Network, NetworkDetail};
 pub(super) use node::{Node, Voters};
 pub(super) use port::PublishedPort;

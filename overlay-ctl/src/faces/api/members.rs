@@ -1,0 +1,29 @@
+//! How the voters are: what this node says of itself, what each other one says that it asks directly, and what to make of it.
+
+mod ask;
+mod facts;
+mod faults;
+mod own;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use crate::{
+    faces::ServedNode,
+    proto::v1::{MembersResponse, Seat},
+};
+use ask::Survey;
+
+impl ServedNode {
+    /// How the voters are, by what they say when they are asked; with `stale`, by what this node knows itself.
+    pub(super) async fn members(&self, stale: bool) -> MembersResponse {
+        verdict::judge(&Survey::take(self, stale).await)
+    }
+
+    /// The nodes that have a seat, as this node's view says.
+    fn seats(&self) -> Vec<Seat> {
+        let view = self.view.borrow().clone();
+        let nodes = view.iter().flat_map(|view| view.nodes.values());
+        nodes.filter_map(|node| own::seat(node)).collect()
+    }
+}

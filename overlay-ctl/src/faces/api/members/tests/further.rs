@@ -1,0 +1,122 @@
+//! Faults that are rarer, and what is no fault: disks, versions, generations, states, nodes and wishes.
+
+use super::*;
+
+#[test]
+fn slow_disks_other_versions_and_other_generations_are_named() {
+    let mut slow = voter(3);
+    slow.voter.as_mut().unwrap().average_write_us = 412_345;
+    let answer = led(voter(1), told(voter(2)), told(slow));
+    assert_eq!(only(&answer).what, "h3's disk takes 412 ms for a write of the log");
+    let old = MemberStatus { newest_version: 1, ..voter(3) };
+    let answer = led(voter(1), told(voter(2)), told(old));
+    let what = "h3 speaks versions 1 to 1, and the cluster is at version 2";
+    assert_eq!(only(&answer).what, what);
+    let mut recovered = voter(1);
+    recovered.generation = 1_700_000_000;
+    let answer = led(recovered, told(voter(2)), told(voter(3)));
+    assert_eq!(answer.generation, 1_700_000_000);
+    let of_before = answer.faults.iter().filter(|fault| fault.section == faults::WAYS_BACK);
+    assert_eq!(of_before.count(), 2, "{:#?}", answer.faults);
+    // One that runs an earlier program does not say how it is, which is no fault.
+    let answer = led(voter(1), told(voter(2)), Answer::Earlier);
+    assert_eq!(answer.condition(), Condition::Healthy, "{:#?}", answer.faults);
+    assert_eq!(member(&answer, 3).unanswered, "it runs, with an earlier program");
+}
+
+#[test]
+fn states_are_compared_where_they_are_told() {
+    let with = |node, hashes: &[(u64, u8)]| {
+        let mut status = voter(node);
+        let hash =
+            |(revision, hash): &(u64, u8)| StateHash { revision: *revision, hash: vec![*hash; 32] };
+        status.voter.as_mut().unwrap().hashes = hashes.iter().map(hash).collect();
+        status
+    };
+    let same = led(
+        with(1, &[(64, 1), (80, 2)]),
+        told(with(2, &[(64, 1)])),
+        told(with(3, &[(64, 1), (96, 3)])),
+    );
+    assert!(same.faults.is_empty(), "{:#?}", same.faults);
+    let names: Vec<String> = ["h1", "h2", "h3"].map(str::to_owned).into();
+    assert_eq!((same.same_state_revision, same.same_state), (64, names));
+    let differs = led(with(1, &[(64, 1)]), told(with(2, &[(64, 9)])), told(with(3, &[(64, 1)])));
+    let what = "the voters hold different states at revision 64: one on h1, h3 and one on h2";
+    let fault = only(&differs);
+    assert_eq!((fault.what.as_str(), fault.section.as_str()), (what, faults::DIFFERS));
+    assert_eq!(differs.same_state_revision, 0);
+}
+
+#[test]
+fn what_the_leader_knows_of_the_nodes_is_said_once() {
+    let named = |names: &[&str], count| {
+        Some(NodesNamed { count, names: names.iter().map(ToString::to_string).collect() })
+    };
+    let mut leader = hearing(13, MemberContact { heard_ms_ago: None, ..contact(13, 0) });
+    leader.voter.as_mut().unwrap().leads = Some(LeaderStatus {
+        down: named(&["h3", "h7"], 3),
+        lost: named(&["h8"], 1),
+        lagging: named(&["h9"], 1),
+        version_waits_for: vec!["h7 (down)".to_owned()],
+    });
+    let answer = led(leader, told(voter(2)), silent());
+    let found: Vec<&str> = answer.faults.iter().map(|fault| fault.what.as_str()).collect();
+    assert_eq!(
+        found,
+        [
+            "h3 votes and does not answer (connection refused); the leader has not heard it",
+            "h8 is lost: nothing is sent to its endpoints",
+            "2 nodes are down: the leader does not hear of them: h7 and 1 more",
+            "h9 lags: its kernel does not hold what was decided more than a second ago",
+        ]
+    );
+    let note = "the cluster stays at version 2 until these nodes run the newer program: h7 (down)";
+    assert_eq!(answer.notes, [note]);
+}
+
+#[test]
+fn a_wish_that_is_not_carried_out_yet_is_a_note() {
+    let mut leader = voter(1);
+    leader.seats = [1, 2, 4].map(seat).into();
+    leader.revision = 95;
+    let log = leader.voter.as_mut().unwrap();
+    (log.voters, log.learners) = (vec![11, 12], vec![13]);
+    log.contacts = vec![contact(12, 90), contact(13, 90)];
+    let answer = judge(&survey(leader, [(2, told(voter(2))), (4, told(agent(4)))]));
+    let notes = answer.notes.join("; ");
+    for words in [
+        "h4 is to hold the log and is no member",
+        "member 13 of Raft is no node's",
+        "member 13 holds the log without a vote",
+        "3 nodes are to vote and 2 do",
+    ] {
+        assert!(notes.contains(words), "{words}: {notes}");
+    }
+    let shown =
+        answer.members.iter().map(|it| (it.node_id, it.raft_id, it.membership(), it.has_seat));
+    assert_eq!(
+        shown.collect::<Vec<_>>(),
+        [
+            (1, 11, Membership::Voter, true),
+            (2, 12, Membership::Voter, true),
+            (4, 14, Membership::None, true),
+            (0, 13, Membership::Learner, false),
+        ]
+    );
+}
+
+/// While a change is under way both configurations need a majority.
+#[test]
+fn of_two_configurations_the_weaker_counts() {
+    let mut leader = voter(1);
+    let log = leader.voter.as_mut().unwrap();
+    (log.voters, log.outgoing) = (vec![11], vec![11, 12, 13]);
+    let answer = led(leader, told(voter(2)), silent());
+    assert!(answer.notes[0].contains("from h1, h2 and h3 to h1"), "{:?}", answer.notes);
+    let mut alone = without_a_quorum(1);
+    let log = alone.voter.as_mut().unwrap();
+    (log.voters, log.outgoing) = (vec![11], vec![11, 12, 13]);
+    let answer = led(alone, silent(), silent());
+    assert!(answer.verdict.starts_with("no quorum: 1 of 3"), "{}", answer.verdict);
+}
