@@ -33,7 +33,7 @@ const PROPERTY_CASES: &str = "16";
 const PACKETS: &str = "20000";
 /// Scenarios that are left out under other kernels, unless a filter asks for them. Their errors can only be
 /// in user space, which was tested under this kernel. A name is as libtest has it, or a part of it.
-const USER_SPACE: [&str; 19] = [
+const USER_SPACE: [&str; 20] = [
     // Refusals of the API, and the files that are written.
     "bad_input::",
     "ethernet::every_node_answers_for_the_cluster",
