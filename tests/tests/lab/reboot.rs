@@ -77,7 +77,8 @@ fn overlay_devices(host: &Host) -> Result<BTreeMap<u64, String>> {
 fn what_somebody_renames_gets_its_name_back() {
     scenario(NODES, |lab| {
         let ([h1, h2], [web1, web2]) = pair(lab)?;
-        let probe = Prober::new(&web1.netns, web2.address)?.start(patient(Duration::from_millis(5)));
+        let probe =
+            Prober::new(&web1.netns, web2.address)?.start(patient(Duration::from_millis(5)));
         let before = overlay_devices(&h1)?;
         // A port, a leg, the gateway bridge, the barrier and the GRO device, at least.
         ensure!(before.len() >= 5, "{before:?}");

@@ -72,7 +72,11 @@ impl Generations {
     }
 
     /// Compares the generation of another node with this node's, and remembers it if it is the newest so far.
-    pub(in crate::control) fn compare(&self, theirs: Generation, at: Option<SocketAddr>) -> Ordering {
+    pub(in crate::control) fn compare(
+        &self,
+        theirs: Generation,
+        at: Option<SocketAddr>,
+    ) -> Ordering {
         let ordering = theirs.cmp(&self.ours());
         if ordering == Ordering::Greater {
             self.newer.send_if_modified(|newer| {

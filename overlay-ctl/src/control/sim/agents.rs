@@ -49,8 +49,11 @@ pub(super) struct Agents {
 impl Agents {
     /// One for each host.
     pub(super) fn new(world: &World, faults: u64) -> Self {
-        let agent = |number| {
-            Agent { number, turn: number, is_old: world.old.contains(&number), ..Agent::default() }
+        let agent = |number| Agent {
+            number,
+            turn: number,
+            is_old: world.old.contains(&number),
+            ..Agent::default()
         };
         Self { agents: world.numbers().into_iter().map(agent).collect(), faults }
     }
@@ -172,7 +175,8 @@ impl Agent {
                     world.agents_to_come -= 1;
                     world.reach.hit("agent: joined");
                     world.machines.insert(node.id, number);
-                    let rows = leaders_state(world).map(|state| state.nodes().map(Peer::from).collect());
+                    let rows =
+                        leaders_state(world).map(|state| state.nodes().map(Peer::from).collect());
                     let host = world.host(number);
                     host.node = Some(node.id);
                     host.know(rows.unwrap_or_default());
@@ -251,7 +255,10 @@ impl Agent {
             let truth = world.truths.get(&view.generation).unwrap_or(&world.truth);
             truth.holds(node, &view);
         }
-        world.host(self.number).directory.replace(view.nodes.values().map(|node| Peer::from(&**node)));
+        world
+            .host(self.number)
+            .directory
+            .replace(view.nodes.values().map(|node| Peer::from(&**node)));
         let due = self.pass.as_ref().map_or(now_plus(world), |(due, _)| *due);
         self.pass = Some((due, view.clone()));
         self.view = Some(view);

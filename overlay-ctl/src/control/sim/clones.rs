@@ -54,7 +54,9 @@ pub(super) fn go_on_elsewhere(world: &mut World, host: u64, life: u64) {
 impl World {
     /// An original hears, when it registers, that the leader has its copy as the node, and ends.
     pub(super) fn end_if_copied(&mut self, number: u64) {
-        let Some(host) = self.hosts.get(&number).filter(|host| host.copied.is_some()) else { return };
+        let Some(host) = self.hosts.get(&number).filter(|host| host.copied.is_some()) else {
+            return;
+        };
         let hears = host.is_up() && self.now >= host.paused_until && self.now >= host.next_renewal;
         let Some(leader) = self.leader().filter(|leader| hears && self.reaches(number, *leader))
         else {

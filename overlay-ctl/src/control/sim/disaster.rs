@@ -159,8 +159,7 @@ impl Disaster {
             disk.mend();
             disk.set_room(None);
             let bytes = state.snapshot();
-            let with =
-                Beginning { generation: generation.number(), index, term, state: &bytes };
+            let with = Beginning { generation: generation.number(), index, term, state: &bytes };
             let replaces = matches!(self.source, Source::Log(_));
             drop(LogStore::begin_in(&disk, identity(number, life), with, replaces).unwrap());
             world.begin_generation(generation, index, &state);

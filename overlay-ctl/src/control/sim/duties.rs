@@ -12,7 +12,10 @@ use crate::{
         state::{Command, Mutation, Outcome},
         voter::{
             leases::{Change, Found, Keeper},
-            seats::{self, Next, followed::{Followed, Patience}},
+            seats::{
+                self, Next,
+                followed::{Followed, Patience},
+            },
             version,
         },
     },
@@ -181,9 +184,10 @@ impl World {
         let host = self.host(number);
         let Host { duties, table, .. } = host;
         let Some(change) = duties.notes.pop_front() else { return };
-        let is_right = duties.keeper.as_ref().is_some_and(|keeper| {
-            keeper.is_right(&change, duties.half_is_silent, (&state, table))
-        });
+        let is_right = duties
+            .keeper
+            .as_ref()
+            .is_some_and(|keeper| keeper.is_right(&change, duties.half_is_silent, (&state, table)));
         if !is_right {
             self.reach.hit("lease: heard before it was noted");
             return;
@@ -302,7 +306,9 @@ impl World {
             return;
         }
         let host = self.host(number);
-        let Some(node) = host.node.filter(|_| host.runs() && now >= host.paused_until) else { return };
+        let Some(node) = host.node.filter(|_| host.runs() && now >= host.paused_until) else {
+            return;
+        };
         self.go_on_moving(number);
         let host = self.host(number);
         if let Some((leader, mut pending)) = host.renewal.take() {
@@ -341,7 +347,9 @@ impl World {
         if self.is_healed {
             self.say_where(number);
         }
-        let Some(leader) = self.leader().filter(|leader| self.finds(number, *leader)) else { return };
+        let Some(leader) = self.leader().filter(|leader| self.finds(number, *leader)) else {
+            return;
+        };
         let (reply, answer) = oneshot::channel();
         self.host(leader).ask(Item::Read(reply));
         self.host(number).renewal = Some((leader, answer));

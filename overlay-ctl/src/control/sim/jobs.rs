@@ -253,7 +253,8 @@ impl World {
         }
         self.machines.insert(node.id, number);
         let rows = leaders_state(self).map(|state| state.nodes().map(Peer::from).collect());
-        let known = || self.hosts.values().find(|host| host.is_up()).map(|host| host.directory.peers());
+        let known =
+            || self.hosts.values().find(|host| host.is_up()).map(|host| host.directory.peers());
         let peers: Vec<Peer> = rows.or_else(known).unwrap_or_default();
         self.host(number).know(peers);
         let newest = self.truths.keys().next_back().copied().unwrap_or_default();
@@ -340,4 +341,3 @@ fn next_removal(world: &mut World, host: u64) -> Removal {
         None => Command::RemoveNode { name, only: Some(node), with_endpoints: false },
     })
 }
-

@@ -5,7 +5,7 @@ use super::{
     clones,
     disaster::{self, back_up},
     host::DiskFaults,
-    jobs::{Job, Why, leaders_state, remove_first, register, wipe},
+    jobs::{Job, Why, leaders_state, register, remove_first, wipe},
     request::Request,
     world::{Actor, Ending, World, note},
 };
@@ -119,7 +119,9 @@ impl Operator {
             2..4 => {
                 let agents: Vec<NodeId> =
                     state.nodes().filter(|node| !node.voter).map(|node| node.id).collect();
-                let Some(row) = world.rng.pick(&agents).and_then(|id| state.node(id)) else { return };
+                let Some(row) = world.rng.pick(&agents).and_then(|id| state.node(id)) else {
+                    return;
+                };
                 let (name, only) = (row.name.clone(), Some(row.id));
                 let promote = Command::Promote { name, only, instead_of: None };
                 self.job = Some((0, Why::Wish, Job::Promote(Request::new(world, promote))));
@@ -259,7 +261,8 @@ impl Actor for Operator {
     fn step(&mut self, world: &mut World) {
         match self.job.take() {
             Some((host, why, job)) => {
-                self.job = job.go_on(world, host, why, &mut self.next).map(|(why, job)| (host, why, job));
+                self.job =
+                    job.go_on(world, host, why, &mut self.next).map(|(why, job)| (host, why, job));
             }
             None if world.now >= self.next || world.is_healed => self.begin(world),
             None => {}

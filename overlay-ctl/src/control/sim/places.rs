@@ -77,9 +77,9 @@ impl World {
         }
         let place = way.place?;
         let there = addresses.get(&place).copied();
-        let is_it = there.and_then(|there| hosts.get(&there)).is_some_and(|host| {
-            host.is_up() && host.node == Some(node)
-        });
+        let is_it = there
+            .and_then(|there| hosts.get(&there))
+            .is_some_and(|host| host.is_up() && host.node == Some(node));
         let host = hosts.get_mut(&from)?;
         let way = host.ways.entry(node).or_default();
         if !is_it {
@@ -237,8 +237,8 @@ impl World {
         let (instance, vtep) = (host.instance(), host.listen.ip().into());
         let (other, command) = state.exchange(instance, vtep)?;
         let (id, listen, lease) = (other.id, other.listen, other.lease);
-        let has_moved = lease == Lease::Lost
-            || self.host(leader).directory.has_moved(id, listen.ip());
+        let has_moved =
+            lease == Lease::Lost || self.host(leader).directory.has_moved(id, listen.ip());
         let is_there = self.addresses.get(&listen).and_then(|there| self.hosts.get(there));
         let is_back = is_there.is_some_and(|host| host.node == Some(id) && host.runs());
         if state.version().is_first() || !has_moved || is_back {
@@ -264,9 +264,10 @@ impl World {
         let Some(leader) = self.leader() else { return false };
         let Some(core) = &self.hosts[&leader].core else { return false };
         core.machine().state.read(|state| {
-            self.hosts.values().filter_map(|host| Some((host, state.node(host.node?)?))).all(
-                |(host, row)| row.listen == host.listen && row.vtep.ip() == host.listen.ip(),
-            )
+            self.hosts
+                .values()
+                .filter_map(|host| Some((host, state.node(host.node?)?)))
+                .all(|(host, row)| row.listen == host.listen && row.vtep.ip() == host.listen.ip())
         })
     }
 }

@@ -204,9 +204,8 @@ impl World {
         while self.now < began + BOUND * TICK {
             for number in self.numbers() {
                 let host = self.host(number);
-                let is_mine = host.life.is_some()
-                    && !host.faults.is_rolled_back
-                    && !host.faults.is_lost;
+                let is_mine =
+                    host.life.is_some() && !host.faults.is_rolled_back && !host.faults.is_lost;
                 // A disk that failed before the end gives its voter up in its next turn.
                 if !host.is_up() && is_mine {
                     assert_ne!(self.start(number), Started::Forgot);

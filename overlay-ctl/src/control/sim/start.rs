@@ -1,13 +1,11 @@
 //! How a host starts: with a log that it makes or finds, on a disk that may fail meanwhile.
 
+use super::{disaster::CLUSTER, ledger::read_as_old, world::is_newer};
 use super::{
     host::{Seen, TICK},
     world::{Ending, World, note},
 };
-use super::{disaster::CLUSTER, ledger::read_as_old, world::is_newer};
-use crate::control::consensus::{
-    Core, FatalError, Identity, LogStore, OpenError,
-};
+use crate::control::consensus::{Core, FatalError, Identity, LogStore, OpenError};
 use crate::{
     control::{peers::Generations, state::State},
     model::Generation,
@@ -63,7 +61,11 @@ impl World {
                 Started::Up
             }
             Err(Failure::Fatal(error) | Failure::Turn(error)) if is_newer(&error) => {
-                assert!(self.old.contains(&number), "host {number}: {}", crate::error_chain(&error));
+                assert!(
+                    self.old.contains(&number),
+                    "host {number}: {}",
+                    crate::error_chain(&error)
+                );
                 note!(self, "host {number} does not start, as its program is too old: {error}");
                 self.reach.hit("version: an old program does not start with what it can't read");
                 self.end(number, Ending::Kill);
@@ -101,8 +103,7 @@ impl World {
             Some(store) => store,
             None => {
                 let generation = self.host(number).generations.ours().number();
-                let made =
-                    LogStore::join_generation_in(&disk, identity(number, life), generation);
+                let made = LogStore::join_generation_in(&disk, identity(number, life), generation);
                 if made.is_err() && disk.failed() {
                     self.reach.hit("fault: disk failed while its log was made");
                 }
@@ -113,8 +114,7 @@ impl World {
         if store.snapshot_metadata().index > 1 {
             self.reach.hit("raft: restarted from a snapshot");
         }
-        self.host(number).generations =
-            Generations::new(Generation::from_wire(store.generation()));
+        self.host(number).generations = Generations::new(Generation::from_wire(store.generation()));
         let settings = self.settings(number);
         let core = Core::new(settings, store, self.ledger(number)).map_err(Failure::Fatal)?;
         let now = self.now;

@@ -1,11 +1,7 @@
 //! An agent's stream to a voter. What is said in it, and what is made of it, is the product's; streams themselves, and when one
 //! is left, are a model of it, since the product's are tonic's.
 
-use super::{
-    agents::Agent,
-    node::HEARTBEAT,
-    world::World,
-};
+use super::{agents::Agent, node::HEARTBEAT, world::World};
 use crate::{
     control::{
         peers::Incarnation,
@@ -49,7 +45,9 @@ pub(super) struct Stream {
 impl Agent {
     pub(super) fn open(&mut self, world: &mut World, node: NodeId) {
         let voters = world.known_voters(self.number, node);
-        let Some(count) = u64::try_from(voters.len()).ok().filter(|count| *count > 0) else { return };
+        let Some(count) = u64::try_from(voters.len()).ok().filter(|count| *count > 0) else {
+            return;
+        };
         self.turn += 1;
         self.next = world.now + 1 + world.rng.below(5);
         if self.turn.is_multiple_of(count) {
@@ -79,14 +77,27 @@ impl Agent {
                 world.host(number).directory.heard_from(node, places[0]);
                 let (opened, sent) = (now, now);
                 let (down, seen, heard, up) = (None, 0, None, None);
-                let mut stream =
-                    Stream { host: number, places, voter, life, opened, follower, down, sent, seen, heard, up };
+                let mut stream = Stream {
+                    host: number,
+                    places,
+                    voter,
+                    life,
+                    opened,
+                    follower,
+                    down,
+                    sent,
+                    seen,
+                    heard,
+                    up,
+                };
                 serve(world, &mut stream);
                 self.stream = Some(stream);
                 self.reported = 0;
             }
             Err(status) => match status.code() {
-                Code::Unavailable => world.reach.hit("agent: refused, as the voter does not know it"),
+                Code::Unavailable => {
+                    world.reach.hit("agent: refused, as the voter does not know it")
+                }
                 Code::FailedPrecondition if state.check_speaks(speaks).is_err() => {
                     world.reach.hit("version: an agent with an old program is refused");
                     // Whoever runs it reads why, and starts another program.
@@ -117,7 +128,9 @@ impl Agent {
             (world.net.is_cut(self.number, number), world.net.is_cut(number, self.number));
         let listens = world.host(self.number).listen;
         let host = world.host(number);
-        if !host.is_up() || host.life != Some(stream.life) || [listens, host.listen] != stream.places
+        if !host.is_up()
+            || host.life != Some(stream.life)
+            || [listens, host.listen] != stream.places
         {
             self.stream = Some(stream);
             self.leave(world, "agent: stream broke");

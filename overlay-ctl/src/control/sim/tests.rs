@@ -206,7 +206,8 @@ fn told_by_another_process(from: u64, seeds: u64) -> String {
     let test = "control::sim::tests::every_seed_holds";
     let mut command = std::process::Command::new(program);
     command.args([test, "--exact", "--nocapture"]);
-    for (name, value) in [("SIM_FROM", from), ("SIM_SEEDS", seeds), ("SIM_JOBS", 1), ("SIM_TWICE", 0)]
+    for (name, value) in
+        [("SIM_FROM", from), ("SIM_SEEDS", seeds), ("SIM_JOBS", 1), ("SIM_TWICE", 0)]
     {
         command.env(name, value.to_string());
     }

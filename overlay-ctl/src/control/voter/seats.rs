@@ -82,8 +82,7 @@ impl Next {
                 let node = row(node)?;
                 let life = node.life().ok_or("the node has no seat any more")?;
                 let (name, only) = (node.name.clone(), Some(node.id));
-                let command =
-                    Command::Demote { name, only, ended: Some(life), for_good: false };
+                let command = Command::Demote { name, only, ended: Some(life), for_good: false };
                 (node, Some(life), command)
             }
         };

@@ -76,7 +76,9 @@ fn who_is_an_agent_by_now_has_no_vote_to_give() {
         check_lost(&name("h1"), 1, Generation::FIRST, &voters, &State::default(), answers).is_ok()
     };
     assert!(checked(NodeRole::Agent));
-    assert!(![NodeRole::Voter, NodeRole::Learner, NodeRole::Unspecified].map(checked).contains(&true));
+    assert!(
+        ![NodeRole::Voter, NodeRole::Learner, NodeRole::Unspecified].map(checked).contains(&true)
+    );
 }
 
 /// A removal was under way when the others were lost: members 1 to 3 voted, and 1 alone is to.
