@@ -62,7 +62,7 @@ pub(super) const FAST: &[Rung] = &[
 pub(super) const LAB: Rung = Rung {
     name: "the lab: hosts, routers, containers, real nodes",
     filterset: "binary_id(overlay-tests::lab)",
-    floor: 222,
+    floor: 223,
     elsewhere: Some(Elsewhere {
         binary: "overlay-tests::lab",
         short: "the lab",
