@@ -75,13 +75,24 @@ fn remove_netns(name: &str) -> Result<()> {
     if !netns::exists(name) {
         return Ok(());
     }
-    netns::kill_inside(name)?;
+    unless_gone(name, netns::kill_inside(name))?;
     poll(&format!("the programs in {name} are gone"), Duration::from_secs(5), || {
+        if !netns::exists(name) {
+            return Ok(());
+        }
         let pids = netns::ip(&["netns", "pids", name])?;
         if pids.trim().is_empty() { Ok(()) } else { bail!("alive: {pids}") }
     })?;
-    netns::ip(&["netns", "del", name])?;
-    Ok(())
+    unless_gone(name, netns::ip(&["netns", "del", name]))
+}
+
+/// The failure to do something to a namespace, unless the namespace is gone: two labs that begin at one moment remove what a
+/// third one left.
+fn unless_gone<T>(name: &str, done: Result<T>) -> Result<()> {
+    match done {
+        Err(error) if netns::exists(name) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a folder, which may be one of pins: the kernel frees a pinned object with its last reference.

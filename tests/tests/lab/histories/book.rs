@@ -198,8 +198,8 @@ impl Record {
                 vec![sure(Operation::Made { call: number, id: Some(id), host })]
             }
             (Ask::Create { .. }, Answer::Exists) => vec![sure(Operation::Exists)],
-            // It may have stood until its node said that it can't make it.
-            (Ask::Create { host: host @ Some(_) }, Answer::Refused(_)) if !self.is_pending() => {
+            // It may have stood until its node said that it can't make it, or until somebody removed it.
+            (Ask::Create { host }, Answer::Refused(_)) if !self.is_pending() => {
                 tried(self.answered, host)
             }
             (Ask::Remove, Answer::Removed { .. }) => vec![sure(Operation::Removed)],

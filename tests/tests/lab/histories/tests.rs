@@ -85,6 +85,18 @@ fn what_nobody_answered_may_come_late_and_be_taken_back_and_comes_once() {
 }
 
 #[test]
+fn what_a_refused_call_made_may_have_been_removed_by_another_one() {
+    let network = |record: Record| Record { kind: Kind::Network, ..record };
+    let create = Ask::Create { host: None };
+    let gone = Answer::Refused("n2-0, which this request made, is gone again".to_owned());
+    let refused = network(record(create, 10, 20, gone));
+    let remove = network(record(Ask::Remove, 12, 22, Answer::Removed { revision: 9 }));
+    let all = [refused, remove.clone()];
+    assert!(!is_refused(&all, &[], &Operation::Absent));
+    assert!(is_refused(&[remove], &[], &Operation::Absent));
+}
+
+#[test]
 fn a_repetition_of_an_unknown_call_may_be_refused_for_its_own_sake_only_with_doubt() {
     let doubted = Record { is_doubted: true, ..record(CREATE, 10, 20, Answer::Exists) };
     let remove = record(Ask::Remove, 30, 40, Answer::Removed { revision: 9 });
