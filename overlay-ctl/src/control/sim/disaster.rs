@@ -151,13 +151,16 @@ impl Disaster {
         }
         let number = self.host();
         if world.host(number).faults.is_lost {
+            // An operator goes on from a disk that is sound.
+            let disk = &world.host(number).disk;
+            disk.mend();
+            disk.set_room(None);
+            disk.reserve(0);
             let Some((state, term)) = self.begins(world) else { return false };
             let generation = state.generation();
             note!(world, "host {number} begins generation {generation} at {}", state.revision());
             let (index, life) = (state.revision(), world.host(number).life.unwrap_or_default());
             let disk = world.host(number).disk.clone();
-            disk.mend();
-            disk.set_room(None);
             let bytes = state.snapshot();
             let with = Beginning { generation: generation.number(), index, term, state: &bytes };
             let replaces = matches!(self.source, Source::Log(_));

@@ -91,9 +91,9 @@ impl Job {
                 world.settle(host, &node);
                 world.reach.hit(match why {
                     Why::Wish => "members: joined",
-                    Why::Wiped => "members: wiped one came as another",
+                    Why::Wiped | Why::Cloned => "members: wiped one came as another",
                     Why::Forgot => "members: rolled-back one came as another",
-                    Why::Demoted | Why::Cloned => unreachable!("its node stays registered"),
+                    Why::Demoted => unreachable!("its node stays registered"),
                 });
                 if first.is_none() && life.is_some() {
                     world.start(host);

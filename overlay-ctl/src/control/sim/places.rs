@@ -187,7 +187,9 @@ impl World {
     pub(super) fn follow_the_move(&mut self, number: u64, row: &Node) {
         let listen = self.host(number).listen;
         let is_in_hand = self.in_hand == Some(number);
-        if self.host(number).moving.is_some() || row.listen == listen || is_in_hand {
+        // An exchange gives a node another VTEP, and leaves where it listens.
+        let is_right = row.listen == listen && row.vtep.ip() == listen.ip();
+        if self.host(number).moving.is_some() || is_right || is_in_hand {
             return;
         }
         // The leader hears where it is, whatever comes of the registration.
