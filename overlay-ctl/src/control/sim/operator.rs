@@ -250,11 +250,14 @@ fn is_whole(world: &World) -> bool {
         true => world.voters,
         false => state.voters().count().min(able),
     };
+    let learners: BTreeSet<u64> = status.learners.iter().copied().collect();
+    let members: BTreeSet<u64> = voters.union(&learners).copied().collect();
     lives == seats
-        && voters == lives
+        && members == lives
         && (seats.len() == wanted || (wanted.is_multiple_of(2) && seats.len() + 1 == wanted))
         && status.outgoing.is_empty()
-        && status.learners.is_empty()
+        // An even number of voters does not rest.
+        && learners.len() == usize::from(seats.len().is_multiple_of(2))
 }
 
 impl Actor for Operator {
