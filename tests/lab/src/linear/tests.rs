@@ -60,7 +60,10 @@ fn an_old_value_is_refused_after_the_write_and_allowed_beside_it() {
 fn two_readers_must_not_see_a_value_come_and_go() {
     let write = call(0, 10, Write(7));
     let seen = [call(1, 2, Read(7)), call(3, 4, Read(0))];
-    assert_eq!(verdict(&[&[write.clone()], &seen[..]].concat()), Verdict::NotLinearizable);
+    assert_eq!(
+        verdict(&[std::slice::from_ref(&write), &seen[..]].concat()),
+        Verdict::NotLinearizable
+    );
     let beside = [call(1, 4, Read(7)), call(3, 4, Read(0))];
     assert_eq!(verdict(&[&[write], &beside[..]].concat()), Verdict::Linearizable);
 }
@@ -81,7 +84,11 @@ fn a_call_without_an_answer_may_take_effect_late_or_never_and_not_twice_or_befor
         (vec![read(20, 7), read(30, 0)], Verdict::NotLinearizable),
         (vec![read(5, 7)], Verdict::NotLinearizable),
     ] {
-        assert_eq!(verdict(&[&[write.clone()], &reads[..]].concat()), expected, "{reads:?}");
+        assert_eq!(
+            verdict(&[std::slice::from_ref(&write), &reads[..]].concat()),
+            expected,
+            "{reads:?}"
+        );
     }
     let again = call(40, 41, Write(0));
     let reads = [read(20, 7), read(50, 7)];
@@ -98,7 +105,11 @@ fn what_may_have_taken_effect_until_its_answer_does_not_take_effect_later() {
         (vec![read(9, 7)], Verdict::Linearizable),
         (vec![read(6, 0), read(9, 7)], Verdict::NotLinearizable),
     ] {
-        assert_eq!(verdict(&[&[tried.clone()], &reads[..]].concat()), expected, "{reads:?}");
+        assert_eq!(
+            verdict(&[std::slice::from_ref(&tried), &reads[..]].concat()),
+            expected,
+            "{reads:?}"
+        );
     }
 }
 

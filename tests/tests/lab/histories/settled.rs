@@ -146,7 +146,10 @@ fn fdb(host: &Host) -> Result<BTreeMap<(u32, [u8; 6]), Place>> {
     map.iter().map(entry).collect()
 }
 
-fn neighbours(host: &Host) -> Result<BTreeMap<(u32, [u8; 16]), [u8; 6]>> {
+/// MACs by VNI and address.
+type Neighbours = BTreeMap<(u32, [u8; 16]), [u8; 6]>;
+
+fn neighbours(host: &Host) -> Result<Neighbours> {
     let map = Map::HashMap(MapData::from_pin(host.map_pin("NEIGH")?)?);
     let map: HashMap<_, NeighKey, NeighEntry> = map.try_into()?;
     let entry = |entry: std::result::Result<(NeighKey, NeighEntry), _>| -> Result<_> {

@@ -1,5 +1,7 @@
 //! What the checks refuse: answers that no cluster may give, each beside one that it may.
 
+use std::slice::from_ref;
+
 use overlay_lab::linear::Call;
 
 use super::{
@@ -53,8 +55,8 @@ fn a_read_of_an_old_state_is_refused() {
 #[test]
 fn an_acknowledged_write_that_is_lost_is_refused() {
     let create = record(CREATE, 10, 20, made(5, "a"));
-    assert!(is_refused(&[create.clone()], &[], &Operation::Absent));
-    assert!(!is_refused(&[create.clone()], &[], &is_there(5)));
+    assert!(is_refused(from_ref(&create), &[], &Operation::Absent));
+    assert!(!is_refused(from_ref(&create), &[], &is_there(5)));
     let remove = record(Ask::Remove, 30, 40, Answer::Removed { revision: 9 });
     assert!(!is_refused(&[create.clone(), remove.clone()], &[], &Operation::Absent));
     assert!(is_refused(&[create, remove], &[], &is_there(5)));
@@ -112,9 +114,9 @@ fn a_repetition_of_an_unknown_call_may_be_refused_for_its_own_sake_only_with_dou
 fn the_endpoints_of_a_removed_node_go_with_it_and_no_others() {
     let create = record(CREATE, 10, 20, made(5, "a"));
     let removal = |host| Removal { host, sent: 30, answered: 40 };
-    assert!(!is_refused(&[create.clone()], &[removal(0)], &Operation::Absent));
-    assert!(is_refused(&[create.clone()], &[removal(0)], &is_there(5)));
-    assert!(is_refused(&[create.clone()], &[removal(1)], &Operation::Absent));
+    assert!(!is_refused(from_ref(&create), &[removal(0)], &Operation::Absent));
+    assert!(is_refused(from_ref(&create), &[removal(0)], &is_there(5)));
+    assert!(is_refused(from_ref(&create), &[removal(1)], &Operation::Absent));
     assert!(!is_refused(&[create], &[removal(1)], &is_there(5)));
 }
 
