@@ -281,6 +281,15 @@ mod tests {
     }
 
     #[test]
+    fn who_may_see_an_item_is_not_used_by_it() {
+        let deep = "pub(in crate::a) struct B; impl B { pub(in crate::a) fn f() {} }";
+        let source =
+            source("seen", &[("lib.rs", "mod a;"), ("a/mod.rs", "mod deep;"), ("a/deep.rs", deep)]);
+        let rooms = rooms(&[("lib", &[]), ("a", &[]), ("a/deep", &[])]);
+        assert_eq!(rooms.check(&source), [""; 0]);
+    }
+
+    #[test]
     fn the_program_uses_the_library_by_its_name() {
         let source = source(
             "program",

@@ -194,6 +194,9 @@ impl<'a> Visit<'a> for Reader<'a> {
         self.hands_on = false;
     }
 
+    /// A room that may see an item is not used by it: `pub(in crate::a)`.
+    fn visit_visibility(&mut self, _: &'a syn::Visibility) {}
+
     fn visit_path(&mut self, path: &'a syn::Path) {
         let segments = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         let line = path.segments.first().map_or(0, |first| first.ident.span().start().line);
