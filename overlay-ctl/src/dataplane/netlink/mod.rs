@@ -75,6 +75,9 @@ pub use underlay::{Underlay, UnderlayChoice};
 pub use xdp::{XdpDevice, offloads};
 pub use xfrm::IpsecPolicies;
 
+use self::renamed::LeftAlone;
+use std::sync::Arc;
+
 /// A connection to rtnetlink in the node's own network namespace.
 ///
 /// It is cheap to keep and cheap to open. Clones share one socket, on which the kernel makes one list at a time and
@@ -83,6 +86,7 @@ pub use xfrm::IpsecPolicies;
 #[derive(Debug, Clone)]
 pub struct Netlink {
     handle: rtnetlink::Handle,
+    left_alone: Arc<LeftAlone>,
 }
 
 impl Netlink {
@@ -93,7 +97,7 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Open`].
     pub async fn open() -> Result<Self, NetlinkError> {
-        Ok(Self { handle: connect()? })
+        Ok(Self { handle: connect()?, left_alone: Arc::default() })
     }
 }
 

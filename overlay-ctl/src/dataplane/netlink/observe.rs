@@ -19,7 +19,8 @@ use crate::dataplane::kernel::{
 pub struct LinkList(pub(super) Vec<Link>);
 
 impl Netlink {
-    /// Lists the devices of the node's namespace, for several questions about them.
+    /// Lists the devices of the node's namespace, for several questions about them. Devices of the overlay that somebody
+    /// renamed first get their names back; so it is with [`Netlink::observe`] and [`Netlink::observe_part`].
     ///
     /// # Errors
     /// rtnetlink's.
@@ -69,7 +70,7 @@ impl Netlink {
         for index in indexes {
             named.extend(link::link_by_index(&self.handle, *index, None).await?);
         }
-        self.restore_names(&mut named).await?;
+        self.restore_names(&mut named).await;
         let bridge = self.gateway_bridge().await?;
         let bridge = bridge.map(|link| ObservedBridge { ifindex: link.index, mtu: link.mtu });
         let mut links: BTreeMap<u32, Link> =
@@ -89,7 +90,7 @@ impl Netlink {
     /// The devices of the node's namespace; the overlay's have their names.
     async fn own_links(&self) -> Result<Vec<Link>, NetlinkError> {
         let mut links = link::links(&self.handle, None).await?;
-        self.restore_names(&mut links).await?;
+        self.restore_names(&mut links).await;
         Ok(links)
     }
 

@@ -3,6 +3,12 @@
 //! Everything that asks for a device by its name, as the rules of nftables for the gateway bridge do, would otherwise miss
 //! it, and the node would make a second one beside it.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
 use netlink_packet_route::link::InfoVxlan;
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
@@ -16,6 +22,11 @@ use super::{
         MERGE_IN, MERGE_IN_ALIAS, MERGE_OUT, MERGE_OUT_ALIAS,
     },
 };
+
+/// A device that got its name back is not renamed again for so long, whatever another program does to it.
+const REST: Duration = Duration::from_secs(10);
+/// The same of a device that could not be renamed.
+const REST_OF_FAILED: Duration = Duration::from_secs(120);
 
 /// The name that the node gave to a device; `None` where alias and group do not both say that the node made it.
 fn given_name(link: &Link) -> Option<String> {
@@ -35,36 +46,58 @@ fn given_name(link: &Link) -> Option<String> {
     }
 }
 
+/// The devices that are left alone for a while, by their indexes, each until when: another program renames them again and
+/// again, or they can't be renamed.
+#[derive(Debug, Default)]
+pub(super) struct LeftAlone(Mutex<BTreeMap<u32, Instant>>);
+
+impl LeftAlone {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, index: u32, now: Instant) -> bool {
+        let mut devices = self.lock();
+        devices.retain(|_, until| now < *until);
+        devices.contains_key(&index)
+    }
+
+    fn leave(&self, index: u32, until: Instant) {
+        self.lock().insert(index, until);
+    }
+}
+
 impl Netlink {
     /// Gives the devices among these that somebody renamed their names back.
     ///
-    /// A name that another device has by now stays with that one, and the device keeps the name that it has.
-    ///
-    /// # Errors
-    /// rtnetlink's.
-    pub(super) async fn restore_names(&self, links: &mut [Link]) -> Result<(), NetlinkError> {
-        for place in 0..links.len() {
-            let link = &links[place];
+    /// A device whose name another one has by now, or that can't be renamed, keeps the name that it has; the log says so.
+    pub(super) async fn restore_names(&self, links: &mut [Link]) {
+        for link in links {
             let Some(name) = given_name(link).filter(|name| *name != link.name) else { continue };
-            if links.iter().any(|link| link.name == name) {
+            let now = Instant::now();
+            if self.left_alone.has(link.index, now) {
                 continue;
             }
-            let link = &mut links[place];
+            let (device, found) = (&name, &link.name);
             match self.rename(link, &name).await {
                 Ok(()) => {
-                    let (device, found) = (&name, &link.name);
+                    tracing::warn!(device, found, "a device was renamed, and got its name back");
+                    self.left_alone.leave(link.index, now + REST);
+                    link.name = name;
+                }
+                Err(error) if error.is_gone() => {}
+                Err(error) => {
+                    let error = crate::error_chain(&error);
                     tracing::warn!(
                         device,
                         found,
-                        "a device of the overlay was renamed, and got its name back"
+                        error,
+                        "a device was renamed and can't get its name back: rename it, or remove it"
                     );
-                    link.name = name;
+                    self.left_alone.leave(link.index, now + REST_OF_FAILED);
                 }
-                Err(error) if error.is_gone() || error.errno() == Some(Errno::EEXIST) => {}
-                Err(error) => return Err(error),
             }
         }
-        Ok(())
     }
 
     async fn rename(&self, link: &Link, name: &str) -> Result<(), NetlinkError> {
@@ -77,8 +110,8 @@ impl Netlink {
             Err(error) if error.errno() == Some(Errno::EBUSY) => {
                 link::set_down(&self.handle, link.index).await?;
                 let renamed = rename().await;
-                link::set_up(&self.handle, link.index).await?;
-                renamed
+                let raised = link::set_up(&self.handle, link.index).await;
+                renamed.and(raised)
             }
             renamed => renamed,
         }
@@ -118,5 +151,14 @@ mod tests {
         }
         let bare = Link { bridge: None, ..made(GATEWAY_BRIDGE_ALIAS, GROUP) };
         assert_eq!(given_name(&bare), None, "it is no bridge");
+    }
+
+    #[test]
+    fn a_device_is_left_alone_for_its_time_and_no_other_is() {
+        let (left, now) = (LeftAlone::default(), Instant::now());
+        left.leave(3, now + REST);
+        assert!(left.has(3, now) && !left.has(4, now));
+        assert!(!left.has(3, now + REST));
+        assert!(left.lock().is_empty(), "it is forgotten");
     }
 }
