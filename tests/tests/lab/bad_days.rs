@@ -133,6 +133,13 @@ fn what_is_no_backup_of_this_cluster_is_not_restored() {
         fs::write(path("text"), "a shopping list, which is none")?;
         let another = "00000000-0000-0000-0000-000000000008";
         let state_dir = h2.state_dir().display().to_string();
+        eventually("the card has its link-local address", BOUND, || {
+            let links = h2.netns.ip_json(&["addr", "show", "dev", "eth0"])?;
+            let is_there =
+                rows(&links[0]["addr_info"]).iter().any(|a| text(a, "family") == "inet6");
+            ensure!(is_there, "{links}");
+            Ok(())
+        })?;
         let before = MachineState::of(h2)?;
         for (file, more, words) in [
             ("backup", &["--cluster", another][..], "not of 00000000-0000-0000-0000-000000000008"),
