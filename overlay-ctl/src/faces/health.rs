@@ -91,7 +91,7 @@ pub fn troubles(service: Service, facts: &Facts) -> Vec<String> {
     }
     if service.needs_leader() && !has_leader {
         troubles.push(
-            "the cluster has no leader with a quorum that this node reaches: see `overlay status` on the voters and start those that are down"
+            "the cluster has no leader with a quorum that this node reaches: `overlay cluster status` says which voters are missing, and what to do"
                 .to_owned(),
         );
     }

@@ -50,12 +50,12 @@ pub enum RestoreError {
     #[error("the host's name can't be read: give one with --name")]
     HostName(#[source] io::Error),
     /// The backup can't be used.
-    #[error("{}: {source}", .file.display())]
+    #[error("{}: {why}", .file.display())]
     Backup {
         /// The file.
         file: PathBuf,
         /// What is wrong with it.
-        source: BackupError,
+        why: BackupError,
     },
     /// The backup is of another cluster.
     #[error("{}: it is of cluster {found}, not of {asked}: give the backup of that cluster, or another --cluster", .file.display())]
@@ -136,7 +136,7 @@ pub async fn restore(args: ClusterRestoreArgs) -> Result<Begun, RestoreError> {
     let name: NodeName = args.node_name().map_err(RestoreError::HostName)?.parse()?;
     check_empty(state_dir)?;
     let now = seconds()?;
-    let failed = |source| RestoreError::Backup { file: file.clone(), source };
+    let failed = |why| RestoreError::Backup { file: file.clone(), why };
     let read = File::open(file).map_err(BackupError::from).and_then(backup::read);
     let Backup { head, state } = read.map_err(failed)?;
     if let Some(asked) = *cluster

@@ -32,8 +32,14 @@ use crate::{
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
+    time::Duration,
 };
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
+
+/// A node that ran for less than this and has to start anew waits before it does.
+const BRIEF: Duration = Duration::from_secs(10);
+const ANEW_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs a node until it is told to end.
 ///
@@ -136,10 +142,18 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         }
     };
     let node = Parts { name, own, plan, home, membership, registration, data_plane, opened };
+    let (mut ended_between, begun) = (Ending::listen()?, Instant::now());
     let ended = node.run(listeners, &args, ending).await;
     drop(lock);
     let Err(StartError::Cluster(error)) = ended else { return ended };
     if lives::is_over(&error) {
+        // What ends it again at once, as a log of an older generation where no leader answers yet, must not keep a CPU busy.
+        if begun.elapsed() < BRIEF {
+            tokio::select! {
+                () = sleep(ANEW_PAUSE) => {}
+                () = ended_between.told() => return Ok(()),
+            }
+        }
         lives::run_anew(&args.state_dir, &error);
     }
     Err(error.into())

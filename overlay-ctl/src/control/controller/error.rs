@@ -138,7 +138,7 @@ pub enum ControllerError {
     },
     /// No leader that has a quorum was found in time.
     #[error(
-        "the cluster has no leader with a quorum ({why}); see `overlay status` on the voters and start those that are down"
+        "the cluster has no leader with a quorum ({why}); `overlay cluster status` says which voters are missing, and what to do"
     )]
     NoLeader {
         /// How the last attempt ended.

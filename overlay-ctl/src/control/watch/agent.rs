@@ -104,7 +104,7 @@ pub async fn follow_a_voter(
         }
         if served.round_ended() {
             tracing::warn!(
-                "no voter with a quorum serves this node: what its kernel holds stays as it is; see `overlay status` on the voters"
+                "no voter with a quorum serves this node: what its kernel holds stays as it is; see `overlay cluster status`"
             );
         }
         tokio::time::sleep(NEXT_ROUND).await;
