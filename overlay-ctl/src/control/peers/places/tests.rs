@@ -224,7 +224,10 @@ fn a_raft_id_leads_to_its_node() {
 #[test]
 fn an_agent_whose_rows_name_no_voter_of_today_asks_those_that_a_registration_names() {
     let mut places = renumbered();
-    let ids = |places: &Places| places.voters().map(|peer| peer.id).collect::<Vec<NodeId>>();
+    let ids = |places: &Places| -> Vec<NodeId> {
+        let ids: BTreeSet<NodeId> = places.voters().map(|peer| peer.id).collect();
+        ids.into_iter().collect()
+    };
     assert_eq!(ids(&places), [1, 2, 3]);
     // The seat of node 2 is node 4's by now, at the place that its row says.
     assert!(!places.teach(4, at(4, 1), Source::Another), "that is no news");
