@@ -9,7 +9,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Number of seeds; from 500 on, each fault, refusal and transition must be reached
+    /// Number of seeds; from 500 on, each fault, refusal and transition must be reached, but for rare ones, and from 20000 on those, too
     #[arg(long, default_value_t = 500)]
     seeds: u64,
     /// The first seed; those after it follow. [default: any]

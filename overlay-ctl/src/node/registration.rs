@@ -254,7 +254,7 @@ fn life_of(answer: &JoinResponse) -> Option<RaftId> {
 }
 
 /// Learns from the answer to a registration where the voters are: an agent whose voters all have new addresses knows of
-/// none of them, but may have found another agent.
+/// none of them, but may have found another agent. Nor does it if none of the voters of its rows votes any more.
 fn learn(directory: &Directory, answer: &JoinResponse) {
     for peer in &answer.peers {
         if let Ok(listen) = peer.listen.parse() {
@@ -265,6 +265,7 @@ fn learn(directory: &Directory, answer: &JoinResponse) {
             directory.note_life(peer.id, life);
         }
     }
+    directory.name_voters(answer.peers.iter().map(|peer| peer.id));
 }
 
 /// Goes on into the generation of the cluster that has taken the registration, if that is newer. A node with a log can't: it

@@ -123,6 +123,12 @@ impl Directory {
         self.lock(|inner| inner.places.note_life(id, life));
     }
 
+    /// Notes that these nodes vote by the answer to a registration. Until newer rows have come they are asked as voters,
+    /// whatever the rows say.
+    pub fn name_voters(&self, voters: impl IntoIterator<Item = NodeId>) {
+        self.change(|places| places.name_voters(voters));
+    }
+
     /// The node that has this Raft id, or had it. `member` is the id as consensus has it.
     #[must_use]
     pub fn node_of(&self, member: u64) -> Option<NodeId> {

@@ -68,6 +68,9 @@ pub(super) struct Places {
     /// Whose each Raft id is: those of the rows, and those that peers told. An id is never another node's, so that one that is
     /// over does no harm.
     lives: BTreeMap<RaftId, NodeId>,
+    /// Those that vote by the latest answer to a registration, whatever the rows say: where no voter of theirs votes any more,
+    /// nobody else would send newer ones.
+    named: BTreeSet<NodeId>,
     /// From the file, the best first.
     kept: BTreeMap<NodeId, Vec<SocketAddr>>,
     /// Where nodes of the rows said themselves that they listen, last.
@@ -114,6 +117,7 @@ impl Places {
         if rows.is_empty() || (self.rows_are_read && rows == self.rows) {
             return false;
         }
+        self.named.clear();
         self.lives.extend(rows.values().filter_map(|row| Some((row.life()?, row.id))));
         self.said.retain(|id, _| rows.contains_key(id));
         self.rows = rows;
@@ -165,6 +169,12 @@ impl Places {
         if self.lives.len() < self.rows.len() + TAUGHT_MAX {
             self.lives.entry(life).or_insert(id);
         }
+    }
+
+    /// Notes that these nodes vote by the answer to a registration. Returns true if that is news.
+    pub(super) fn name_voters(&mut self, voters: impl IntoIterator<Item = NodeId>) -> bool {
+        let named: BTreeSet<NodeId> = voters.into_iter().take(TOLD_MAX).collect();
+        std::mem::replace(&mut self.named, named) != self.named
     }
 
     /// The node that has this Raft id, or had it.
@@ -261,11 +271,12 @@ impl Places {
 
     /// Whether the node votes, or is to. A node that has no row yet is one that a voter told of: see `told`.
     fn is_voter(&self, id: NodeId) -> bool {
-        self.rows.get(&id).is_none_or(|row| row.voter)
+        self.named.contains(&id) || self.rows.get(&id).is_none_or(|row| row.voter)
     }
 
     fn raft_id(&self, id: NodeId) -> Option<RaftId> {
-        self.rows.get(&id).and_then(|row| row.raft_id)
+        let row = self.rows.get(&id)?;
+        if self.named.contains(&id) && !row.voter { self.life_of(id) } else { row.raft_id }
     }
 
     /// All nodes of the rows, by id, each at the place that is tried first.
@@ -322,6 +333,7 @@ impl Places {
             rows,
             rows_are_read,
             lives,
+            named: _,
             said: _,
             kept,
             taught,

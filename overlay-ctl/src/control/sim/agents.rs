@@ -166,6 +166,15 @@ impl Agent {
                         self.join(world);
                         return;
                     }
+                    // The node whose row has its address has moved, and is to say so first: one with a row follows its move then.
+                    Err(Refusal::VtepExists { .. }) => {
+                        world.reach.hit("places: the address is another node's still");
+                        self.joins = None;
+                        if world.host(number).node.is_none() {
+                            self.join(world);
+                        }
+                        return;
+                    }
                     // The generation does not know it, since it is younger than the backup.
                     Err(Refusal::NodeRemoved(_)) => return self.begin_anew(world),
                     outcome => panic!("not registered: {outcome:?}"),

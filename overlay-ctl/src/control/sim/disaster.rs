@@ -16,7 +16,7 @@ use crate::{
         state::State,
     },
     durable::simulated::SimulatedFolder,
-    model::{Generation, RaftId},
+    model::{Generation, RaftId, Version},
     node::{
         recover::{check_lost, replayed},
         restore::{check_dead, first_term},
@@ -62,6 +62,9 @@ pub(super) fn back_up(world: &World) -> Option<Vec<u8>> {
         return None;
     }
     let state = leader.core.as_ref()?.machine().state.copy();
+    if state.version() < Version::V2 {
+        return None;
+    }
     let mut bytes = Vec::new();
     backup::write(CLUSTER, &state, &mut bytes).expect("memory takes what is written");
     Some(bytes)

@@ -329,6 +329,7 @@ impl World {
                         && generations.ours() == state.generation()
                     {
                         self.host(number).epoch = row.epoch;
+                        self.learn(number, &state);
                         self.follow_the_move(number, &row);
                         self.take_part(number, &row);
                     }

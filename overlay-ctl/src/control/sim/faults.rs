@@ -192,16 +192,17 @@ fn fail_disk(world: &mut World, host: u64) {
 /// A disk has room for so much more: for no snapshot, for no entries, or for a few sectors.
 fn fill_disk(world: &mut World, host: u64) {
     const MIB: u64 = 1 << 20;
-    let some = world.rng.below(64 << 10);
+    let bound = world.rng.pick(&[4 << 10, 16 << 10, 64 << 10]).unwrap();
+    let some = world.rng.below(bound);
     let which = world.rng.below(10);
     let disk = world.host(host).disk.clone();
     match which {
-        0..4 => {
+        0..3 => {
             world.reach.hit("fault: disk full");
             disk.set_room(Some(4 * MIB));
             disk.reserve(4 * MIB);
         }
-        4..7 => {
+        3..5 => {
             world.reach.hit("fault: disk full for all but votes");
             disk.set_room(Some(MIB - some));
         }

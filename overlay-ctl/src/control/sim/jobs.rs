@@ -56,6 +56,12 @@ pub(super) fn remove_first(life: u64) -> Job {
     Job::Remove { life, asked: None, again: 0 }
 }
 
+/// The same, some time after: by then the leader may have given the seat to another node.
+pub(super) fn remove_later(world: &mut World, life: u64) -> Job {
+    let wait = world.rng.pick(&[0, 0, 600, 1_200]).unwrap();
+    Job::Remove { life, asked: None, again: world.now + wait }
+}
+
 impl Job {
     /// The job after this one, and why, or none. `next` is when the operator does something else.
     pub(super) fn go_on(
@@ -203,7 +209,7 @@ impl Job {
                 Started::Forgot => {
                     let life = world.host(host).life?;
                     wipe(world, host);
-                    Some(Self::Remove { life, asked: None, again: 0 })
+                    Some(remove_later(world, life))
                 }
             },
         }
@@ -332,7 +338,9 @@ fn next_removal(world: &mut World, host: u64) -> Removal {
     if state.node(node).is_none() {
         return if state.was_removed(node) { Removal::Done } else { Removal::Unknown };
     }
-    Removal::Next(match state.endpoints_on(node).next() {
+    // Whoever does not look for its endpoints first is refused.
+    let looks = world.rng.percent(90);
+    Removal::Next(match state.endpoints_on(node).next().filter(|_| looks) {
         Some(endpoint) => Command::RemoveEndpoint {
             name: endpoint.name.clone(),
             network: state.network(endpoint.network).map(|network| network.name.clone()),

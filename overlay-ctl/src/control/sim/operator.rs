@@ -5,7 +5,7 @@ use super::{
     clones,
     disaster::{self, back_up},
     host::DiskFaults,
-    jobs::{Job, Why, leaders_state, register, remove_first, wipe},
+    jobs::{Job, Why, leaders_state, register, remove_first, remove_later, wipe},
     request::Request,
     world::{Actor, Ending, World, note},
 };
@@ -47,7 +47,7 @@ impl Operator {
             does_replace,
             arranges,
             upgrades: world.rng.percent(80),
-            disasters: world.rng.pick(&[0, 0, 1, 2]).unwrap(),
+            disasters: world.rng.pick(&[0, 1, 2]).unwrap(),
             backup: None,
             copies: BTreeMap::new(),
         }
@@ -68,6 +68,10 @@ impl Operator {
             if upgrade(world) {
                 return;
             }
+        }
+        // An early backup does not know the agents that come after it.
+        if self.disasters > 0 && self.backup.is_none() && world.rng.percent(20) {
+            self.backup = back_up(world);
         }
         // A place that is free for a moment is an agent's that registers just then.
         if world.agents_to_come > 0 {
@@ -90,6 +94,10 @@ impl Operator {
     fn bring_back(&mut self, world: &mut World, host: u64) {
         let Some(state) = leaders_state(world) else { return };
         world.over.remove(&host);
+        // It was given a seat meanwhile, and took it.
+        if world.host(host).is_up() {
+            return;
+        }
         note!(world, "host {host} is to come back");
         wipe(world, host);
         let row = world.host(host).node.and_then(|node| state.node(node));
@@ -145,7 +153,7 @@ impl Operator {
             self.backup = back_up(world);
             return;
         }
-        let backup = if world.rng.percent(50) { self.backup.take() } else { None };
+        let backup = if world.rng.percent(70) { self.backup.take() } else { None };
         if let Some(job) = disaster::strike(world, backup) {
             let Job::Disaster(it) = &job else { return };
             self.disasters -= 1;
@@ -182,7 +190,7 @@ impl Operator {
                 note!(world, "host {host} is wiped");
                 world.reach.hit("fault: wiped");
                 wipe(world, host);
-                self.job = Some((host, Why::Wiped, remove_first(life)));
+                self.job = Some((host, Why::Wiped, remove_later(world, life)));
             }
             _ => {
                 // A power cut may take the mark with it, by which the log is known to be older. A leader then says so to a node

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     control::{
         peers::{Directory, Peer, raft::Turn},
-        state::{Applied, Refusal},
+        state::{Applied, Refusal, State},
     },
     model::{Lease, Node, NodeId, Version},
 };
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// Whether a host finds the leader, or a voter that does.
+    /// Whether a host finds the leader: where it takes it to be, or by way of a node that it takes for a voter.
     pub(super) fn finds(&self, number: u64, leader: u64) -> bool {
         let knows = |from: u64, to: u64| {
             let (Some(from), Some(to)) = (self.hosts.get(&from), self.hosts.get(&to)) else {
@@ -164,10 +164,33 @@ impl World {
             let places = to.node.map(|node| from.directory.places(node)).unwrap_or_default();
             places.contains(&to.listen) && self.reaches(from.number, to.number)
         };
-        let through = |voter: &u64| {
-            self.hosts[voter].is_up() && knows(number, *voter) && knows(*voter, leader)
-        };
-        number == leader || knows(number, leader) || self.with_a_log().iter().any(through)
+        let Some(host) = self.hosts.get(&number) else { return false };
+        let asked = self.known_voters(number, host.node.unwrap_or_default());
+        // One with a seat passes on to the leader, as far as it knows that.
+        number == leader
+            || (host.is_up() && knows(number, leader))
+            || asked.into_iter().map(|(_, _, there)| there).any(|there| {
+                self.reaches(number, there)
+                    && self.hosts[&there].runs()
+                    && (there == leader || knows(there, leader))
+            })
+    }
+
+    /// What a node learns from the answer to its registration, as `node/registration.rs` does.
+    pub(super) fn learn(&mut self, number: u64, state: &State) {
+        let host = self.host(number);
+        let voters: Vec<Peer> = state
+            .nodes()
+            .filter(|row| row.voter && Some(row.id) != host.node)
+            .map(Peer::from)
+            .collect();
+        for peer in &voters {
+            host.directory.heard_of(peer.id, peer.listen);
+            if let Some(life) = peer.life() {
+                host.directory.note_life(peer.id, life);
+            }
+        }
+        host.directory.name_voters(voters.iter().map(|peer| peer.id));
     }
 
     /// An operator starts a node that knows nobody's place again, with `--join` and the place of a voter.
@@ -178,7 +201,8 @@ impl World {
         let other = &self.hosts[&other];
         if let (Some(node), listen) = (other.node, other.listen) {
             self.reach.hit("places: an operator says where a voter is");
-            self.host(number).directory.heard_of(node, listen);
+            self.host(number).directory.heard_from(node, listen);
+            self.host(number).directory.name_voters([node]);
         }
     }
 

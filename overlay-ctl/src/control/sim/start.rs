@@ -8,6 +8,7 @@ use super::{
 use crate::control::consensus::{Core, FatalError, Identity, LogStore, OpenError};
 use crate::{
     control::{peers::Generations, state::State},
+    durable::simulated::Fault as DiskFault,
     model::Generation,
 };
 
@@ -103,6 +104,10 @@ impl World {
             Some(store) => store,
             None => {
                 let generation = self.host(number).generations.ours().number();
+                if !self.is_healed && self.rng.percent(8) {
+                    let fault = DiskFault::any(&mut self.rng);
+                    disk.fail_at(self.rng.below(20), fault);
+                }
                 let made = LogStore::join_generation_in(&disk, identity(number, life), generation);
                 if made.is_err() && disk.failed() {
                     self.reach.hit("fault: disk failed while its log was made");

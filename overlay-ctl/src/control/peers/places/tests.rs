@@ -220,3 +220,23 @@ fn a_raft_id_leads_to_its_node() {
     }
     assert!(places.lives.len() <= TAUGHT_MAX + 2, "{}", places.lives.len());
 }
+
+#[test]
+fn an_agent_whose_rows_name_no_voter_of_today_asks_those_that_a_registration_names() {
+    let mut places = renumbered();
+    let ids = |places: &Places| -> Vec<NodeId> {
+        let ids: BTreeSet<NodeId> = places.voters().map(|peer| peer.id).collect();
+        ids.into_iter().collect()
+    };
+    assert_eq!(ids(&places), [1, 2, 3]);
+    // The seat of node 2 is node 4's by now, at the place that its row says.
+    assert!(!places.teach(4, at(4, 1), Source::Another), "that is no news");
+    places.note_life(4, RaftId::new(24).unwrap());
+    assert!(places.name_voters([4]));
+    assert!(!places.name_voters([4]), "nothing new");
+    assert_eq!(ids(&places), [1, 2, 3, 4]);
+    assert_eq!(places.peer(4).and_then(|peer| peer.life()), RaftId::new(24));
+    // The rows that it is sent are newer than the answer.
+    places.replace((1..=4).map(|id| peer(id, 2)));
+    assert_eq!(ids(&places), [1, 2, 3]);
+}
