@@ -498,6 +498,8 @@ impl<S: StateMachine> Core<S> {
             term: raft.term,
             applied: self.applied,
             commit: raft.raft_log.committed,
+            last_term: self.store().last_term().unwrap_or_default(),
+            last_index: self.store().last(),
             voters: sorted(&members.voters),
             outgoing: sorted(&members.voters_outgoing),
             learners: sorted(&members.learners),

@@ -153,6 +153,8 @@ async fn voter_status(voter: &VoterParts) -> VoterStatus {
         term: status.term,
         applied: status.applied,
         commit: status.commit,
+        last_term: status.last_term,
+        last_index: status.last_index,
         contacts: contacts(&status, measures),
         snapshot_revision: status.snapshot,
         snapshot_bytes: measures.snapshot_bytes(),
