@@ -1,5 +1,6 @@
 //! A node, as its faces show it.
 
+use super::disk::StateDisk;
 use crate::{
     control::{controller::Controller, state::View},
     dataplane::{
@@ -32,6 +33,8 @@ pub struct ServedNode {
     pub vxlan_port: u16,
     /// Its state folder.
     pub state_dir: PathBuf,
+    /// The disk of that folder.
+    pub(crate) disk: StateDisk,
     /// Where its metrics are served, if they are.
     pub metrics: Option<SocketAddr>,
 }
