@@ -105,7 +105,8 @@ pub(crate) fn serve(
 pub(crate) async fn listen(cluster: Uuid, status: StatusResponse) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let place = listener.local_addr().unwrap();
-    let node = Voter { status, answer: JoinResponse::default(), joined: mpsc::unbounded_channel().0 };
+    let node =
+        Voter { status, answer: JoinResponse::default(), joined: mpsc::unbounded_channel().0 };
     let server = Server::builder()
         .layer(Admission::new(cluster, Generations::default()))
         .add_service(ClusterServer::new(node))

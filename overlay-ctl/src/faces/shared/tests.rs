@@ -18,7 +18,8 @@ struct Work {
 impl Work {
     async fn ask(self) -> Result<usize, NoAnswer> {
         let work = || {
-            let (number, go_on) = (self.begun.fetch_add(1, Ordering::SeqCst) + 1, self.go_on.clone());
+            let (number, go_on) =
+                (self.begun.fetch_add(1, Ordering::SeqCst) + 1, self.go_on.clone());
             async move {
                 go_on.notified().await;
                 number

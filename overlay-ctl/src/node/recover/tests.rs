@@ -11,8 +11,7 @@ use crate::{
         Member, Record,
         addresses::Addresses,
         cluster::{self, Membership},
-        fake_voter,
-        machine,
+        fake_voter, machine,
         registration::Registration,
     },
 };

@@ -235,7 +235,10 @@ fn to_recover_the_log_counts_and_not_what_is_known_to_be_committed() {
     };
     // The other two have it, and one of them may have acknowledged it.
     let longer = best([7, 90, 90, 90], [7, 95, 80, 80]);
-    assert!(longer.contains("recover on h3,") && longer.contains("revision 95 of term 7"), "{longer}");
+    assert!(
+        longer.contains("recover on h3,") && longer.contains("revision 95 of term 7"),
+        "{longer}"
+    );
     // A longer log of an earlier term was never acknowledged as far as it differs.
     let later = best([6, 99, 90, 90], [7, 95, 85, 85]);
     assert!(later.contains("recover on h3,") && later.contains("revision 95 of term 7"), "{later}");

@@ -221,7 +221,15 @@ fn ago(ms: u64) -> String {
 
 impl Member {
     pub(super) const RAFT: [&str; 10] = [
-        "NODE", "RAFT ID", "RAFT", "WISH", "TERM", "APPLIED", "LOG ENDS AT", "LAG", "HEARD",
+        "NODE",
+        "RAFT ID",
+        "RAFT",
+        "WISH",
+        "TERM",
+        "APPLIED",
+        "LOG ENDS AT",
+        "LAG",
+        "HEARD",
         "AGENTS",
     ];
     pub(super) const DISK: [&str; 9] = [
