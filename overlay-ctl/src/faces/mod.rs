@@ -11,3 +11,4 @@ mod shared;
 pub(crate) use disk::StateDisk;
 pub use health::{Facts, Health, Service, health, troubles};
 pub use served::{DatapathInfo, ServedDataPlane, ServedNode};
+pub(crate) use shared::{NoAnswer, Shared};
