@@ -194,6 +194,9 @@ pub struct ClusterRecoverArgs {
     /// The voter's state folder
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
+    /// Recover also where a node that answers knows a later revision than the log: what came after the log's end is lost
+    #[arg(long)]
+    pub accept_loss: bool,
 }
 
 /// The way `guard_underlay` is attached.

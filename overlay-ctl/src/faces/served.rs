@@ -1,5 +1,6 @@
 //! A node, as its faces show it.
 
+use super::{disk::StateDisk, shared::Shared};
 use crate::{
     control::{controller::Controller, state::View},
     dataplane::{
@@ -8,6 +9,7 @@ use crate::{
         kernel::LocalStatus,
     },
     model::{NodeName, Subnet, Vtep},
+    proto::v1::MembersResponse,
 };
 use std::{
     net::SocketAddr,
@@ -32,6 +34,10 @@ pub struct ServedNode {
     pub vxlan_port: u16,
     /// Its state folder.
     pub state_dir: PathBuf,
+    /// The disk of that folder.
+    pub(crate) disk: StateDisk,
+    /// How the voters are, by what they say.
+    pub(crate) surveys: Shared<MembersResponse>,
     /// Where its metrics are served, if they are.
     pub metrics: Option<SocketAddr>,
 }

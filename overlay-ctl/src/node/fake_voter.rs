@@ -1,4 +1,4 @@
-//! A voter of the tests, behind a connection in memory: it says who it is, and takes every registration.
+//! A voter of the tests, behind a connection in memory or a port of this host: it says who it is, and takes every registration.
 
 use crate::{
     control::peers::{Admission, Directory, Generations},
@@ -10,12 +10,15 @@ use crate::{
     },
 };
 use hyper_util::rt::TokioIo;
-use std::{io, net::SocketAddr};
-use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
+use tokio::{io::DuplexStream, net::TcpListener, sync::mpsc, time::Instant};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{
     Request, Response, Status,
-    transport::{Endpoint, Server, Uri},
+    transport::{Endpoint, Server, Uri, server::TcpIncoming},
 };
 use uuid::Uuid;
 
@@ -96,4 +99,18 @@ pub(crate) fn serve(
     let channel = Endpoint::from_static("http://voter").connect_with_connector_lazy(connector);
     directory.put_channel(place, channel);
     joins
+}
+
+/// Serves a node of `cluster` that takes nobody in, at a port of this host.
+pub(crate) async fn listen(cluster: Uuid, status: StatusResponse) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let place = listener.local_addr().unwrap();
+    let node =
+        Voter { status, answer: JoinResponse::default(), joined: mpsc::unbounded_channel().0 };
+    let server = Server::builder()
+        .layer(Admission::new(cluster, Generations::default()))
+        .add_service(ClusterServer::new(node))
+        .serve_with_incoming(TcpIncoming::from(listener));
+    tokio::spawn(server);
+    place
 }

@@ -87,6 +87,18 @@ pub enum RecoverError {
         /// The log's.
         ours: Generation,
     },
+    /// A node that answered was served with more than the log has.
+    #[error(
+        "{answer} knows revision {known}, and this log ends at {end}, so that what was decided after it would be lost: recover on a voter with a later log (`overlay cluster status` shows where each ends), or accept the loss with --accept-loss"
+    )]
+    Behind {
+        /// The node that answered.
+        answer: Answering,
+        /// The revision of its view.
+        known: u64,
+        /// The last index of the log.
+        end: u64,
+    },
     /// The cluster has removed the node.
     #[error(
         "node {name} was removed from the cluster, so that nothing can go on from it: recover on a voter that has lived on"
@@ -131,7 +143,7 @@ fn listed(answers: &[Answering]) -> String {
 /// See [`RecoverError`].
 pub async fn recover(args: ClusterRecoverArgs) -> Result<Begun, RecoverError> {
     let now = seconds()?;
-    let dir = args.state_dir;
+    let ClusterRecoverArgs { state_dir: dir, accept_loss } = args;
     let Some(record) = Home::record_in(&dir)? else { return Err(RecoverError::NoMember(dir)) };
     let Record { name, member, removed, .. } = record;
     let Some(member) = member else { return Err(RecoverError::NoMember(dir)) };
@@ -160,7 +172,10 @@ pub async fn recover(args: ClusterRecoverArgs) -> Result<Begun, RecoverError> {
     let places = places(&home, &state, member.id)?;
     let ours = Generation::from_wire(log.generation());
     let answers = ask(member.cluster, ours, places).await;
-    check_lost(&name, own, ours, &rest.committed, &state, answers)?;
+    check_lost(&name, own, ours, &rest.committed, &state, &answers)?;
+    if !accept_loss {
+        check_latest(ours, log.last(), &answers)?;
+    }
     let (known, term) = (state.revision(), rest.term + 1);
     let state = state.recovered(member.id, ours.next(now));
     // The database is closed before its file is replaced.
@@ -202,7 +217,7 @@ pub(crate) fn check_lost(
     ours: Generation,
     voting: &Voting,
     state: &State,
-    answers: Vec<(SocketAddr, StatusResponse)>,
+    answers: &[(SocketAddr, StatusResponse)],
 ) -> Result<(), RecoverError> {
     if *voting == Voting::of([own].into()) {
         return Err(RecoverError::Alone { name: name.clone() });
@@ -210,13 +225,13 @@ pub(crate) fn check_lost(
     let mut living = Vec::new();
     let mut counted = BTreeSet::from([own]);
     for (place, status) in answers {
-        let answer = Answering::new(place, &status);
+        let answer = Answering::new(*place, status);
         let theirs = Generation::from_wire(status.generation);
         if theirs > ours {
             return Err(RecoverError::Newer { answer, theirs, ours });
         }
         if !status.leader.is_empty() {
-            return Err(RecoverError::Led { answer, leader: status.leader });
+            return Err(RecoverError::Led { answer, leader: status.leader.clone() });
         }
         // It had a seat as far as this log goes, and let go of its own log since.
         if status.role() == NodeRole::Agent {
@@ -234,4 +249,22 @@ pub(crate) fn check_lost(
         return Err(RecoverError::Majority { name, voters, answers: living });
     }
     Ok(())
+}
+
+/// Fails if a node that answers, whether it votes or not, knows a revision behind the end of the log: what a node knows was
+/// committed, and the log lacks it. An answer of an earlier generation counts the revisions of another history.
+pub(crate) fn check_latest(
+    ours: Generation,
+    end: u64,
+    answers: &[(SocketAddr, StatusResponse)],
+) -> Result<(), RecoverError> {
+    let same = answers.iter().filter(|(_, it)| Generation::from_wire(it.generation) == ours);
+    match same.max_by_key(|(_, status)| status.revision) {
+        Some((place, status)) if status.revision > end => Err(RecoverError::Behind {
+            answer: Answering::new(*place, status),
+            known: status.revision,
+            end,
+        }),
+        Some(_) | None => Ok(()),
+    }
 }

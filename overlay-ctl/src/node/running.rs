@@ -29,7 +29,7 @@ use crate::{
         peers::{Admission, Newer},
     },
     dataplane::{kernel::LocalStatus, netlink::Netlink},
-    faces::{ServedNode, api, cli, metrics},
+    faces::{ServedNode, Shared, StateDisk, api, cli, metrics},
     model::NodeName,
 };
 use std::{
@@ -152,6 +152,8 @@ impl Parts<'_> {
             data_plane: Arc::clone(&shown),
             vxlan_port: args.vxlan_port,
             state_dir: args.state_dir.clone(),
+            disk: StateDisk::new(&args.state_dir),
+            surveys: Shared::default(),
             metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
         });
         let stop = CancellationToken::new();

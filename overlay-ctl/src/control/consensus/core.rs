@@ -110,6 +110,7 @@ pub struct Core<S: StateMachine> {
     stall: stall::Stall,
     /// Which members are silent, while this node leads.
     silence: silence::Silence,
+    last_leader: silence::LastLeader,
     /// How long the disk takes.
     disk: DiskTimes,
     measures: Measures,
@@ -204,6 +205,7 @@ impl<S: StateMachine> Core<S> {
             snapshot_version,
             stall: stall::Stall::default(),
             silence: silence::Silence::default(),
+            last_leader: silence::LastLeader::default(),
             disk: DiskTimes::default(),
             measures,
             progress: contacts::Progress::default(),
@@ -496,6 +498,8 @@ impl<S: StateMachine> Core<S> {
             term: raft.term,
             applied: self.applied,
             commit: raft.raft_log.committed,
+            last_term: self.store().last_term().unwrap_or_default(),
+            last_index: self.store().last(),
             voters: sorted(&members.voters),
             outgoing: sorted(&members.voters_outgoing),
             learners: sorted(&members.learners),

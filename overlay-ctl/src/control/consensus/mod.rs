@@ -231,6 +231,11 @@ pub struct Status {
     pub applied: u64,
     /// The last index known to be committed.
     pub commit: u64,
+    /// The term of the last entry on disk, committed or not; 0 if it can't be read. Of two logs the one of the later last term
+    /// is the later one, and of one term the longer one.
+    pub last_term: u64,
+    /// The index of that entry.
+    pub last_index: u64,
     /// The voters, in ascending order. While a joint change is under way: the voters after it.
     pub voters: Vec<u64>,
     /// While a joint change is under way: the voters before it, which vote until it is complete. Otherwise empty.

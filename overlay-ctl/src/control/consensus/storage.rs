@@ -322,6 +322,12 @@ impl LogStore {
         self.tail.last()
     }
 
+    /// The term of the entry at [`Self::last`]. It is in memory, but for a moment after the log was opened.
+    pub(super) fn last_term(&self) -> Result<u64, StoreError> {
+        let term = self.entry_term(self.tail.last())?;
+        term.ok_or(StoreError::Missing("a log entry"))
+    }
+
     fn held(&self) -> HighWater {
         HighWater { term: self.hard_state.term, last: self.tail.last() }
     }

@@ -322,11 +322,19 @@ impl Directory {
     }
 
     /// A connection to the node of this cluster that listens at `listen`. It is opened at the first use, and again after
-    /// it broke.
+    /// it broke. It is kept for the next call if it leads to the place of a node that is known: others may name any number of
+    /// other places.
     #[must_use]
     pub fn channel(&self, listen: SocketAddr) -> PeerChannel {
         let channel = self.lock(|inner| {
-            inner.channels.entry(listen).or_insert_with(|| connect_lazy(listen)).clone()
+            if let Some(channel) = inner.channels.get(&listen) {
+                return channel.clone();
+            }
+            let channel = connect_lazy(listen);
+            if inner.places.all().any(|peer| peer.listen == listen) {
+                inner.channels.insert(listen, channel.clone());
+            }
+            channel
         });
         self.stamped(channel, listen)
     }
@@ -345,6 +353,11 @@ impl Directory {
     #[cfg(test)]
     pub(crate) fn put_channel(&self, listen: SocketAddr, channel: Channel) {
         self.lock(|inner| inner.channels.insert(listen, channel));
+    }
+
+    #[cfg(test)]
+    pub(super) fn kept_channels(&self) -> Vec<SocketAddr> {
+        self.lock(|inner| inner.channels.keys().copied().collect())
     }
 
     /// A client of the peer's service between nodes.

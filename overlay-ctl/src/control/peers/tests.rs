@@ -203,3 +203,15 @@ fn unchecked(cluster: Uuid, generation: u64) -> Channel {
         },
     ))
 }
+
+/// A survey tries places that others name.
+#[tokio::test]
+async fn only_connections_to_known_places_are_kept() {
+    let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
+    let known = super::Peer { id: 1, listen: at(7_400), voter: true, raft_id: None };
+    let directory = Directory::new(Uuid::nil(), [known]);
+    for port in 7_400..7_500 {
+        drop(directory.channel(at(port)));
+    }
+    assert_eq!(directory.kept_channels(), [at(7_400)]);
+}

@@ -113,7 +113,7 @@ fn would_be_refused(world: &mut World, survivor: u64) {
     let (name, ours) = (host.name().parse().unwrap(), host.generations.ours());
     let (rest, state) = (core.store().rest().unwrap(), core.machine().state.copy());
     let own = core.id();
-    let lost = check_lost(&name, own, ours, &rest.committed, &state, answers.clone());
+    let lost = check_lost(&name, own, ours, &rest.committed, &state, &answers);
     assert!(lost.is_err(), "a cluster that lives is recovered");
     assert!(check_dead(ours, answers).is_err(), "a backup is restored over a cluster that lives");
     world.reach.hit("generation: recovery refused, as the cluster lives");
@@ -200,7 +200,7 @@ impl Disaster {
                 let rest = log.rest().unwrap();
                 let state = replayed(&log, &rest).unwrap();
                 let own = log.identity().raft_id;
-                check_lost(&name, own, ours, &rest.committed, &state, answers).unwrap();
+                check_lost(&name, own, ours, &rest.committed, &state, &answers).unwrap();
                 world.reach.hit("generation: recovered");
                 Some((state.recovered(node, ours.next(0)), rest.term + 1))
             }

@@ -10,7 +10,7 @@ use crate::{
         datapath::{GuardMode, Hook, find_devices, run_time_is_counted},
         netlink::GATEWAY_BRIDGE,
     },
-    faces::{ServedDataPlane, ServedNode, Service, troubles},
+    faces::{NoAnswer, ServedDataPlane, ServedNode, Service, troubles},
     model::{NodeId, SPEAKS},
     proto::v1::{
         self, BackupPiece, BackupRequest, DatapathStatus, JoinRequest, JoinResponse, MemberRequest,
@@ -136,7 +136,10 @@ impl Cluster for Api {
         request: Request<MembersRequest>,
     ) -> Result<Response<MembersResponse>, Status> {
         let stale = request.get_ref().stale;
-        let answer = ServedNode::members(self, stale).await;
+        let answer = self.0.members(stale).await.map_err(|why| match why {
+            NoAnswer::Crowded => Status::resource_exhausted(why.to_string()),
+            NoAnswer::Failed => Status::internal(why.to_string()),
+        })?;
         let as_of = stale.then_some(answer.revision);
         Ok(stale::answer(answer, as_of))
     }

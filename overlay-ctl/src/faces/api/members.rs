@@ -9,15 +9,27 @@ mod tests;
 mod verdict;
 
 use crate::{
-    faces::ServedNode,
+    faces::{NoAnswer, ServedNode},
     proto::v1::{MembersResponse, Seat},
 };
 use ask::Survey;
+use std::sync::Arc;
 
 impl ServedNode {
-    /// How the voters are, by what they say when they are asked; with `stale`, by what this node knows itself.
-    pub(super) async fn members(&self, stale: bool) -> MembersResponse {
-        verdict::judge(&Survey::take(self, stale).await)
+    /// How the voters are, by what they say when they are asked; with `stale`, by what this node knows itself. However many ask,
+    /// the others are asked once a second at most.
+    pub(super) async fn members(
+        self: &Arc<Self>,
+        stale: bool,
+    ) -> Result<MembersResponse, NoAnswer> {
+        if stale {
+            return Ok(verdict::judge(&Survey::take(self, true).await));
+        }
+        let survey = || {
+            let node = Arc::clone(self);
+            async move { verdict::judge(&Survey::take(&node, false).await) }
+        };
+        self.surveys.get(survey).await
     }
 
     /// The nodes that have a seat, as this node's view says.

@@ -1,10 +1,6 @@
 //! What an operator must see to, as one scrape reads it: the node's alarms, and the space in its state folder.
 
-use crate::{
-    control::consensus::Alarm,
-    durable::{DiskFolder, Folder as _, Space},
-    faces::ServedNode,
-};
+use crate::{control::consensus::Alarm, faces::ServedNode};
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _},
     metrics::{MetricType, gauge::ConstGauge},
@@ -24,22 +20,19 @@ pub(super) struct AlarmReadings {
 }
 
 impl AlarmReadings {
-    pub(super) fn take(node: &ServedNode) -> Self {
+    /// `free` is what the disk of the state folder says.
+    pub(super) fn take(node: &ServedNode, free: Option<u64>) -> Self {
         let voter = node.controller.voter();
         let alarms = voter.as_ref().map(|voter| voter.consensus.status().borrow().alarms.clone());
         let is_half_silent = voter.is_some_and(|voter| voter.table.is_half_silent());
-        let space = DiskFolder::new(&node.state_dir).space().unwrap_or(Space::UNKNOWN);
-        Self::new(&alarms.unwrap_or_default(), is_half_silent, space)
+        Self::new(&alarms.unwrap_or_default(), is_half_silent, free)
     }
 
-    fn new(alarms: &[Alarm], is_half_silent: bool, space: Space) -> Self {
+    fn new(alarms: &[Alarm], is_half_silent: bool, free: Option<u64>) -> Self {
         let is_raised = |kind: &str| alarms.iter().any(|alarm| alarm.kind() == kind);
         let mut kinds = Alarm::KINDS.map(|kind| (kind, is_raised(kind))).to_vec();
         kinds.push((HALF_SILENT, is_half_silent));
-        Self {
-            kinds,
-            free: Some(space).filter(|space| *space != Space::UNKNOWN).map(|space| space.common),
-        }
+        Self { kinds, free }
     }
 
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -77,12 +70,12 @@ mod tests {
     }
 
     /// The lines with values.
-    fn lines(alarms: &[Alarm], is_half_silent: bool, space: Space) -> Vec<String> {
+    fn lines(alarms: &[Alarm], is_half_silent: bool, free: Option<u64>) -> Vec<String> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Scraped(AlarmReadings::new(
             alarms,
             is_half_silent,
-            space,
+            free,
         ))));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
@@ -95,7 +88,7 @@ mod tests {
             |what| Alarm::NoRoom(Lack { path: "/state".into(), what, free: 1, needed: 1 << 20 });
         let alarms = [lack(Room::Entries), lack(Room::Received)];
         assert_eq!(
-            lines(&alarms, false, Space { all: 9, common: 7 }),
+            lines(&alarms, false, Some(7)),
             [
                 "overlay_alarm{kind=\"entries\"} 1",
                 "overlay_alarm{kind=\"snapshot\"} 0",
@@ -106,7 +99,7 @@ mod tests {
                 "overlay_state_folder_free_bytes 7",
             ]
         );
-        let unknown = lines(&[Alarm::Stalled, lack(Room::Snapshot)], true, Space::UNKNOWN);
+        let unknown = lines(&[Alarm::Stalled, lack(Room::Snapshot)], true, None);
         assert_eq!(
             unknown,
             [
@@ -118,7 +111,7 @@ mod tests {
                 "overlay_alarm{kind=\"half_silent\"} 1",
             ]
         );
-        let differs = lines(&[Alarm::Differs { revision: 7 }], false, Space::UNKNOWN);
+        let differs = lines(&[Alarm::Differs { revision: 7 }], false, None);
         assert!(differs.contains(&"overlay_alarm{kind=\"differs\"} 1".to_owned()), "{differs:?}");
     }
 }

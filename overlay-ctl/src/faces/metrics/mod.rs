@@ -116,8 +116,10 @@ async fn is_ready(State(source): State<Source>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(Source { node, former }): State<Source>) -> Response {
+    // A disk that hangs must not keep what all scrapes wait for.
+    let free = node.disk.read().await.free();
     // A scrape makes a system call for each entry of the maps, which would block an asynchronous thread.
-    let scraped = tokio::task::spawn_blocking(move || scrape(&node, &former)).await;
+    let scraped = tokio::task::spawn_blocking(move || scrape(&node, &former, free)).await;
     let failed = |why: String| {
         tracing::warn!(error = %why, "reading the metrics failed");
         (StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")).into_response()
@@ -129,10 +131,14 @@ async fn metrics(State(Source { node, former }): State<Source>) -> Response {
     }
 }
 
-fn scrape(node: &ServedNode, former: &Mutex<FormerEndpoints>) -> Result<String, MetricsError> {
+fn scrape(
+    node: &ServedNode,
+    former: &Mutex<FormerEndpoints>,
+    free: Option<u64>,
+) -> Result<String, MetricsError> {
     // Locked during the reading, so that two scrapes at once do not add a former endpoint twice.
     let mut former = former.lock().unwrap_or_else(PoisonError::into_inner);
-    let readings = Readings::take(node, &mut former)?;
+    let readings = Readings::take(node, &mut former, free)?;
     drop(former);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(readings));

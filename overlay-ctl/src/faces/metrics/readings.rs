@@ -68,9 +68,11 @@ struct EndpointCounts {
 }
 
 impl Readings {
+    /// `free` is what the disk of the state folder says.
     pub(super) fn take(
         node: &ServedNode,
         former: &mut FormerEndpoints,
+        free: Option<u64>,
     ) -> Result<Self, DatapathError> {
         let plane = node.data_plane.get();
         let DataPlaneReadings { counters, maps, mut programs, questions } =
@@ -97,7 +99,7 @@ impl Readings {
             programmed: status.programmed,
             unseen: status.unseen,
             is_leader: node.controller.is_leader(),
-            alarms: AlarmReadings::take(node),
+            alarms: AlarmReadings::take(node, free),
             raft: RaftReadings::take(node),
             endpoints,
             traffic: TrafficReadings::take(node, former),

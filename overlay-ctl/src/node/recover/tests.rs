@@ -11,7 +11,7 @@ use crate::{
         Member, Record,
         addresses::Addresses,
         cluster::{self, Membership},
-        machine,
+        fake_voter, machine,
         registration::Registration,
     },
 };
@@ -43,7 +43,7 @@ fn answers(nodes: &[(u64, &str, u64)]) -> Vec<(SocketAddr, StatusResponse)> {
 fn checked(voters: u64, nodes: &[(u64, &str, u64)]) -> Result<(), String> {
     let voters = Voting::of((1..=voters).collect());
     let state = State::default();
-    check_lost(&name("h1"), 1, Generation::FIRST, &voters, &state, answers(nodes))
+    check_lost(&name("h1"), 1, Generation::FIRST, &voters, &state, &answers(nodes))
         .map_err(|error| error.to_string())
 }
 
@@ -73,12 +73,34 @@ fn who_is_an_agent_by_now_has_no_vote_to_give() {
     let checked = |role: NodeRole| {
         let mut answers = answers(&[(2, "", 1)]);
         answers.iter_mut().for_each(|(_, status)| status.set_role(role));
-        check_lost(&name("h1"), 1, Generation::FIRST, &voters, &State::default(), answers).is_ok()
+        check_lost(&name("h1"), 1, Generation::FIRST, &voters, &State::default(), &answers).is_ok()
     };
     assert!(checked(NodeRole::Agent));
     assert!(
         ![NodeRole::Voter, NodeRole::Learner, NodeRole::Unspecified].map(checked).contains(&true)
     );
+}
+
+/// The node may have let go of its seat and its log: it was served with what the log lacks.
+#[test]
+fn a_log_that_ends_before_what_a_node_knows_is_refused_in_a_sentence() {
+    let with = |nodes: &[(u64, u64, u64)]| {
+        let answer = |(id, generation, revision): &(u64, u64, u64)| {
+            let (place, status) = answers(&[(*id, "", *generation)]).remove(0);
+            (place, StatusResponse { revision: *revision, ..status })
+        };
+        nodes.iter().map(answer).collect::<Vec<_>>()
+    };
+    let second = Generation::from_wire(2);
+    let checked = |nodes: &[_]| check_latest(second, 40, &with(nodes));
+    for fine in [&[][..], &[(3, 2, 40)], &[(3, 2, 0), (4, 2, 39)]] {
+        assert!(checked(fine).is_ok(), "{fine:?}");
+    }
+    // Of another history.
+    assert!(checked(&[(3, 1, 99), (4, 0, 98)]).is_ok());
+    let said = checked(&[(2, 2, 41), (3, 2, 44), (4, 2, 7)]).unwrap_err().to_string();
+    let words = "node h3 at 10.0.0.3:7400 knows revision 44, and this log ends at 40, so that";
+    assert!(said.starts_with(words) && said.ends_with("--accept-loss"), "{said}");
 }
 
 /// A removal was under way when the others were lost: members 1 to 3 voted, and 1 alone is to.
@@ -87,7 +109,7 @@ fn while_members_change_both_majorities_count() {
     let joint = Voting { voters: [1].into(), outgoing: [1, 2, 3].into() };
     let state = State::default();
     let checked = |nodes: &[(u64, &str, u64)]| {
-        check_lost(&name("h1"), 1, Generation::FIRST, &joint, &state, answers(nodes))
+        check_lost(&name("h1"), 1, Generation::FIRST, &joint, &state, &answers(nodes))
             .map_err(|error| error.to_string())
     };
     assert_eq!(checked(&[]), Ok(()), "it can't decide alone");
@@ -99,7 +121,7 @@ fn while_members_change_both_majorities_count() {
 async fn what_is_no_voter_s_folder_is_refused_and_left_as_it_was() {
     let refused = async |dir: &Path, words: &str| {
         let before = content(dir);
-        let args = ClusterRecoverArgs { state_dir: dir.to_owned() };
+        let args = of(dir);
         let said = crate::error_chain(&recover(args).await.unwrap_err());
         assert!(said.contains(words), "{said}");
         assert_eq!(content(dir), before);
@@ -128,6 +150,10 @@ async fn what_is_no_voter_s_folder_is_refused_and_left_as_it_was() {
     home.set_removed().unwrap();
     drop(home);
     refused(dir.path(), "was removed from the cluster").await;
+}
+
+fn of(state_dir: &Path) -> ClusterRecoverArgs {
+    ClusterRecoverArgs { state_dir: state_dir.to_owned(), accept_loss: false }
 }
 
 /// The files, without the lock. Of the database only its length: whoever opens it writes its header anew.
@@ -185,7 +211,7 @@ fn voter(dir: &Path) {
 async fn a_voter_goes_on_with_all_that_its_log_has() {
     let dir = tempfile::tempdir().unwrap();
     voter(dir.path());
-    let args = ClusterRecoverArgs { state_dir: dir.path().to_owned() };
+    let args = of(dir.path());
     let begun = recover(args.clone()).await.unwrap();
     assert_eq!(
         (begun.known_revision, &*begun.others),
@@ -213,6 +239,37 @@ async fn a_voter_goes_on_with_all_that_its_log_has() {
     // It is done.
     let again = recover(args).await.unwrap_err();
     assert!(matches!(again, RecoverError::Alone { .. }), "{again}");
+}
+
+#[tokio::test]
+async fn what_an_agent_knows_and_the_log_lacks_is_lost_only_on_demand() {
+    let dir = tempfile::tempdir().unwrap();
+    voter(dir.path());
+    let mut agent = StatusResponse {
+        node: "h4".to_owned(),
+        node_id: 4,
+        generation: 1,
+        revision: 6,
+        ..StatusResponse::default()
+    };
+    agent.set_role(NodeRole::Agent);
+    let listen = fake_voter::listen(CLUSTER, agent).await;
+    let home = Home::open(dir.path(), &name("h1")).unwrap();
+    home.set_peers(&[Peer { id: 4, listen, voter: false, raft_id: None }]).unwrap();
+    drop(home);
+    // Whoever opens a database may make its file shorter.
+    let but_the_database = || {
+        let mut files = content(dir.path());
+        files.retain(|(name, _)| name != LogStore::DATABASE);
+        files
+    };
+    let before = but_the_database();
+    let refused = recover(of(dir.path())).await.unwrap_err().to_string();
+    let words = format!("node h4 at {listen} knows revision 6, and this log ends at 5, so that");
+    assert!(refused.starts_with(&words), "{refused}");
+    assert_eq!(but_the_database(), before);
+    let accepted = ClusterRecoverArgs { accept_loss: true, ..of(dir.path()) };
+    assert_eq!(recover(accepted).await.unwrap().known_revision, 5);
 }
 
 /// Starts the node of the folder for as long as nobody answers; `None` = it waits for a leader.
@@ -263,8 +320,7 @@ async fn where_all_voters_have_moved_the_log_of_each_is_sound_and_one_goes_on_wi
     for _ in 0..2 {
         assert!(started(dir.path(), run.path()).await.is_none(), "it votes with a copy");
     }
-    let args = ClusterRecoverArgs { state_dir: dir.path().to_owned() };
-    let begun = recover(args).await.unwrap();
+    let begun = recover(of(dir.path())).await.unwrap();
     assert_eq!(begun.known_revision, 5, "with all that its log has");
     let back = started(dir.path(), run.path()).await.expect("it is the only voter");
     assert!(back.member.voter && back.log.is_some());

@@ -1,4 +1,5 @@
-//! Logs who leads, and, on the leader, which members have fallen silent: a partition leaves a line on each of its sides.
+//! Logs who leads and counts how often that changes, and, on the leader, logs which members have fallen silent: a partition
+//! leaves a line on each of its sides.
 
 use super::Core;
 use crate::control::consensus::{PeerStatus, StateMachine, Status};
@@ -12,6 +13,19 @@ pub(super) struct Silence {
     /// Since which tick each has been a member, no earlier than this node leads.
     members: BTreeMap<u64, u64>,
     silent: BTreeSet<u64>,
+}
+
+/// The last leader that this node knew, and its term. A pre-candidate knows none for a moment, and the same one after it: that
+/// is no change of the leader.
+#[derive(Debug, Default)]
+pub(super) struct LastLeader(Option<(u64, u64)>);
+
+impl LastLeader {
+    /// Returns true if `leader`, who leads `term`, is another one than before, or leads a later term.
+    fn is_news(&mut self, term: u64, leader: Option<u64>) -> bool {
+        let Some(leader) = leader else { return false };
+        self.0.replace((term, leader)) != Some((term, leader))
+    }
 }
 
 /// A member that has fallen silent, or was heard again.
@@ -63,10 +77,10 @@ impl<S: StateMachine> Core<S> {
     /// Logs what has changed between two states, each change once.
     pub(super) fn log_changes(&mut self, old: &Status, new: &Status) {
         let (id, term) = (new.id, new.term);
+        if self.last_leader.is_news(term, new.leader) {
+            self.measures.note_leader();
+        }
         if new.leader != old.leader || (new.leader.is_some() && new.term != old.term) {
-            if new.leader.is_some() {
-                self.measures.note_leader();
-            }
             match new.leader {
                 Some(leader) if leader == id => tracing::info!(term, "this node leads"),
                 Some(leader) => tracing::info!(leader, term, "another node leads"),
@@ -116,6 +130,18 @@ mod tests {
         [true, false].map(|silent| {
             changes.iter().filter(|it| it.is_silent == silent).map(|it| it.member).collect()
         })
+    }
+
+    #[test]
+    fn a_moment_without_a_leader_is_no_change_of_the_leader() {
+        let mut last = LastLeader::default();
+        let mut changes = |seen: &[(u64, Option<u64>)]| {
+            seen.iter().filter(|(term, leader)| last.is_news(*term, *leader)).count()
+        };
+        assert_eq!(changes(&[(0, None), (3, None), (3, Some(2))]), 1, "the first one");
+        assert_eq!(changes(&[(3, Some(2)), (3, None), (3, Some(2)), (3, None), (3, Some(2))]), 0);
+        assert_eq!(changes(&[(4, None), (4, Some(2))]), 1, "it was elected again");
+        assert_eq!(changes(&[(5, Some(1)), (6, None), (6, None), (7, Some(2))]), 2);
     }
 
     #[test]

@@ -160,6 +160,32 @@ fn a_follower_that_hears_nobody_asks_for_votes_within_the_longest_timeout() {
     panic!("it does not ask: {:?}", node.status());
 }
 
+/// A pre-candidate knows no leader, and takes none another's place when it hears the same one of the same term again.
+#[test]
+fn who_hears_its_leader_again_in_the_same_term_counts_no_change() {
+    let mut node = of_three(config());
+    let hears = |node: &mut Node| {
+        node.hand_in(&node.message(1, MessageType::MsgHeartbeat));
+        node.pump();
+        assert_eq!(node.status().leader, Some(1));
+        node.0.measures().leader_changes()
+    };
+    assert_eq!(hears(&mut node), 1);
+    let term = node.status().term;
+    for _ in 0..3 {
+        for _ in 0..=config().max_election_ticks {
+            node.0.tick();
+            node.pump();
+        }
+        assert_eq!((node.status().leader, node.status().term), (None, term));
+        assert_eq!(hears(&mut node), 1, "the same one");
+    }
+    let later = Message { term: term + 1, ..node.message(1, MessageType::MsgHeartbeat) };
+    node.hand_in(&later);
+    node.pump();
+    assert_eq!(node.0.measures().leader_changes(), 2);
+}
+
 #[test]
 fn what_was_reported_lost_is_sent_again_when_the_follower_is_heard() {
     let mut node = with_a_learner(config());

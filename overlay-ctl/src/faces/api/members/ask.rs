@@ -7,7 +7,11 @@ use crate::{
     proto::v1::{MemberStatus, Seat},
 };
 use futures::future::{join_all, select_ok};
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 use tokio::time::timeout;
 
 /// Longest wait for one node. A leader takes half of it, if nodes lag.
@@ -16,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const FURTHER: Duration = Duration::from_secs(2);
 /// So many nodes are asked at most: those that have a seat, and those that had one until lately.
 const ASKED_MAX: usize = 32;
+/// So many places of one node are tried at most.
+const PLACES_MAX: usize = 4;
 
 /// What came of asking one node.
 #[derive(Debug)]
@@ -44,8 +50,7 @@ impl Survey {
     pub(super) async fn take(node: &ServedNode, stale: bool) -> Self {
         let directory = node.controller.directory();
         let id = node.controller.id();
-        let mut known = places(directory, &node.seats());
-        known.remove(&id);
+        let known = places(directory, &node.seats(), ASKED_MAX, |node| node == id);
         let asked = async {
             if stale {
                 known.into_keys().map(|node| (node, Answer::NotAsked)).collect()
@@ -58,8 +63,10 @@ impl Survey {
         let cluster = node.controller.cluster().to_string();
         let mut survey = Self { cluster, own: Box::new(own), answers };
         if !stale {
-            let mut further = places(directory, &survey.told_seats());
-            further.retain(|node, _| !survey.answers.contains_key(node));
+            let (seats, left) =
+                (survey.told_seats(), (ASKED_MAX + 1).saturating_sub(survey.answers.len()));
+            let further =
+                places(directory, &seats, left, |node| survey.answers.contains_key(&node));
             survey.answers.extend(ask(directory, further, FURTHER).await);
         }
         survey
@@ -78,21 +85,29 @@ impl Survey {
     }
 }
 
-/// Where each of these nodes may be reached, and each that the directory knows as a voter.
-fn places(directory: &Directory, seats: &[Seat]) -> BTreeMap<NodeId, Vec<SocketAddr>> {
+/// Where each of these nodes may be reached, and each that the directory knows as a voter: `max` of them, of which those with a
+/// seat come first, and none that was `asked`.
+pub(super) fn places(
+    directory: &Directory,
+    seats: &[Seat],
+    max: usize,
+    asked: impl Fn(NodeId) -> bool,
+) -> BTreeMap<NodeId, Vec<SocketAddr>> {
+    let seated = seats.iter().map(|seat| (seat.node_id, seat.listen.parse::<SocketAddr>().ok()));
+    let voters = directory.voters().into_iter().map(|peer| (peer.id, None));
     let mut places: BTreeMap<NodeId, Vec<SocketAddr>> = BTreeMap::new();
-    for peer in directory.voters() {
-        places.entry(peer.id).or_default();
-    }
-    for seat in seats {
-        places.entry(seat.node_id).or_default().extend(seat.listen.parse::<SocketAddr>());
+    for (node, listen) in seated.chain(voters).filter(|(node, _)| !asked(*node)) {
+        if places.len() < max || places.contains_key(&node) {
+            places.entry(node).or_default().extend(listen);
+        }
     }
     for (node, places) in &mut places {
+        let mut said = BTreeSet::new();
         places.extend(directory.places(*node));
-        places.sort_unstable();
-        places.dedup();
+        places.retain(|place| said.insert(*place));
+        places.truncate(PLACES_MAX);
     }
-    places.into_iter().take(ASKED_MAX).collect()
+    places
 }
 
 async fn ask(

@@ -100,7 +100,7 @@ fn no_leader(facts: &Facts<'_>) -> Vec<Fault> {
         Life::Told(voter) => Some(voter),
         Life::Earlier | Life::Silent(_) | Life::NotAsked => None,
     });
-    let latest = voters.max_by_key(|Voter { log, .. }| (log.commit, log.applied));
+    let latest = voters.max_by_key(|Voter { log, .. }| (log.last_term, log.last_index));
     if facts.count().spare() >= 0 {
         let what = format!("{} run and elect no leader", facts.names(live));
         let remedy = "ask again in ten seconds, since an election takes some; if it lasts, see that they reach one another at their TCP port (7400), and what their alarms say";
@@ -114,8 +114,8 @@ fn no_leader(facts: &Facts<'_>) -> Vec<Fault> {
     let what = format!("too few voters answer; these do not: {}", list(why));
     let lost = match latest {
         Some(Voter { node, log }) => format!(
-            "recover on {}, which has the latest state of the voters that answer (revision {})",
-            node.node, log.applied
+            "recover on {}, which has the latest log of the voters that answer (it ends at revision {} of term {})",
+            node.node, log.last_index, log.last_term
         ),
         None => "restore a backup".to_owned(),
     };

@@ -2,11 +2,10 @@
 
 use crate::{
     control::{
-        consensus::{self, LogStore, Role},
+        consensus::{self, Role},
         state::State,
         voter::{NODE_DOWN_AFTER, VoterParts},
     },
-    durable::{DiskFolder, Folder as _, Space},
     faces::{ServedNode, Service, api::present::count, troubles},
     model::{Lease, Node, NodeId, RaftId, SPEAKS},
     proto::{
@@ -74,15 +73,14 @@ impl ServedNode {
     pub(in super::super) async fn member(&self) -> MemberStatus {
         let voter = self.controller.voter();
         let Rows { revision, version, seats, nodes, voters_wished } = self.rows(voter.as_ref());
-        let folder = DiskFolder::new(&self.state_dir);
-        let space = folder.space().unwrap_or(Space::UNKNOWN);
-        let voter = match voter {
-            None => None,
-            Some(voter) => {
-                let log_bytes = folder.len(LogStore::DATABASE).unwrap_or_default();
-                Some(VoterStatus { log_bytes, ..voter_status(&voter).await })
+        let log = async {
+            match &voter {
+                None => None,
+                Some(voter) => Some(voter_status(voter).await),
             }
         };
+        let (disk, log) = tokio::join!(self.disk.read(), log);
+        let voter = log.map(|log| VoterStatus { log_bytes: disk.log_bytes, ..log });
         MemberStatus {
             node: self.name.to_string(),
             node_id: self.controller.id(),
@@ -93,7 +91,7 @@ impl ServedNode {
             generation: self.controller.generation().number(),
             revision,
             leader: self.controller.leader().and_then(|id| self.name_of(id)).unwrap_or_default(),
-            free_bytes: Some(space).filter(|it| *it != Space::UNKNOWN).map(|it| it.common),
+            free_bytes: disk.free(),
             alarms: self.alarms(),
             troubles: troubles(Service::Node, &self.facts()),
             seats,
@@ -153,6 +151,8 @@ async fn voter_status(voter: &VoterParts) -> VoterStatus {
         term: status.term,
         applied: status.applied,
         commit: status.commit,
+        last_term: status.last_term,
+        last_index: status.last_index,
         contacts: contacts(&status, measures),
         snapshot_revision: status.snapshot,
         snapshot_bytes: measures.snapshot_bytes(),

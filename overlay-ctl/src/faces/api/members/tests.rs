@@ -61,6 +61,8 @@ fn voter(node: NodeId) -> MemberStatus {
         term: 7,
         applied: 90,
         commit: 90,
+        last_term: 7,
+        last_index: 90,
         voters: vec![11, 12, 13],
         contacts: others.map(|id| contact(id, 90)).collect(),
         leads: leads.then(LeaderStatus::default),
@@ -197,7 +199,7 @@ fn a_voter_that_runs_outside_of_the_quorum_is_cut_off() {
 #[test]
 fn without_a_majority_it_is_said_who_is_missing_and_who_could_go_on() {
     let mut left = without_a_quorum(2);
-    left.voter.as_mut().unwrap().applied = 88;
+    left.voter.as_mut().unwrap().last_index = 93;
     for asked in [left.clone(), agent(4)] {
         let name = asked.node.clone();
         let answer = judge(&survey(asked, [(1, silent()), (2, told(left.clone())), (3, silent())]));
@@ -208,10 +210,40 @@ fn without_a_majority_it_is_said_who_is_missing_and_who_could_go_on() {
         let silent = "h1 (connection refused) and h3 (connection refused)";
         assert!(fault.what.contains(silent), "{fault:?}");
         assert!(fault.remedy.contains("recover on h2"), "{fault:?}");
-        assert!(fault.remedy.contains("revision 88"), "{fault:?}");
+        assert!(fault.remedy.contains("ends at revision 93 of term 7"), "{fault:?}");
         assert_eq!(fault.section, faults::NO_QUORUM);
         assert_eq!((answer.leader.as_str(), member(&answer, 1).lag), ("", None));
     }
+}
+
+/// What the voter knows to be committed says nothing of what it holds: a follower hears of a commit late, and after a start it
+/// knows of none.
+#[test]
+fn to_recover_the_log_counts_and_not_what_is_known_to_be_committed() {
+    let with = |node, [last_term, last_index, commit, applied]: [u64; 4]| {
+        let mut status = without_a_quorum(node);
+        let log = status.voter.as_mut().unwrap();
+        (log.voters, log.commit, log.applied) = ((11..=15).collect(), commit, applied);
+        (log.last_term, log.last_index) = (last_term, last_index);
+        status
+    };
+    let best = |second, third| {
+        let absent = [1, 4, 5].map(|node| (node, silent()));
+        let mut survey = survey(with(2, second), absent);
+        survey.answers.insert(3, told(with(3, third)));
+        only(&judge(&survey)).remedy.clone()
+    };
+    // The other two have it, and one of them may have acknowledged it.
+    let longer = best([7, 90, 90, 90], [7, 95, 80, 80]);
+    assert!(
+        longer.contains("recover on h3,") && longer.contains("revision 95 of term 7"),
+        "{longer}"
+    );
+    // A longer log of an earlier term was never acknowledged as far as it differs.
+    let later = best([6, 99, 90, 90], [7, 95, 85, 85]);
+    assert!(later.contains("recover on h3,") && later.contains("revision 95 of term 7"), "{later}");
+    let later = best([8, 91, 70, 70], [7, 95, 85, 95]);
+    assert!(later.contains("recover on h2,") && later.contains("revision 91 of term 8"), "{later}");
 }
 
 /// A learner's log is no voter's: nobody recovers on it.

@@ -136,7 +136,10 @@ async fn a_restore_and_a_recovery_are_the_host_s_and_say_what_comes_next() {
     let Ran { done, stdout, .. } = overlay_on(&host, socket, "-o json cluster recover").await;
     assert_eq!(done, Done::All);
     let args = host.recovered.lock().unwrap().take().unwrap();
-    assert_eq!(args.state_dir, Path::new("/var/lib/overlay"));
+    assert_eq!((&*args.state_dir, args.accept_loss), (Path::new("/var/lib/overlay"), false));
+    let line = "cluster recover --accept-loss";
+    assert_eq!(overlay_on(&host, socket, line).await.done, Done::All);
+    assert!(host.recovered.lock().unwrap().take().unwrap().accept_loss);
     let printed: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((&printed["generation"], &printed["known_revision"]), (&2.into(), &57.into()));
     let refused = overlay_on(&FakeHost::default(), socket, "cluster recover").await;

@@ -1,6 +1,8 @@
 //! Faults that are rarer, and what is no fault: disks, versions, generations, states, nodes and wishes.
 
-use super::*;
+use super::{super::ask::places, *};
+use crate::control::peers::{Directory, Peer};
+use std::net::SocketAddr;
 
 #[test]
 fn slow_disks_other_versions_and_other_generations_are_named() {
@@ -119,4 +121,29 @@ fn of_two_configurations_the_weaker_counts() {
     (log.voters, log.outgoing) = (vec![11], vec![11, 12, 13]);
     let answer = led(alone, silent(), silent());
     assert!(answer.verdict.starts_with("no quorum: 1 of 3"), "{}", answer.verdict);
+}
+
+#[test]
+fn of_too_many_nodes_those_with_a_seat_are_asked_and_each_at_few_places() {
+    let peer = |id: NodeId, port: u16| Peer {
+        id,
+        listen: ([10, 0, 0, 9], port).into(),
+        voter: true,
+        raft_id: None,
+    };
+    let directory = Directory::new(uuid::Uuid::nil(), (1..=8).map(|id| peer(id, 7_400)));
+    // Former voters have the lower ids.
+    let seats = [7, 8, 9].map(seat);
+    let asked = |max, is_asked: fn(NodeId) -> bool| {
+        places(&directory, &seats, max, is_asked).into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(asked(3, |_| false), [7, 8, 9]);
+    assert_eq!(asked(4, |_| false).len(), 4);
+    assert_eq!(asked(32, |_| false), (1..=9).collect::<Vec<_>>());
+    assert_eq!(asked(2, |node| node == 7), [8, 9], "who was asked takes no room");
+    // What the row says comes first.
+    let many =
+        [5, 4, 3, 2, 1, 1].map(|port| Seat { listen: format!("10.0.0.7:{port}"), ..seat(7) });
+    let tried = places(&directory, &many, 1, |_| false).remove(&7).unwrap();
+    assert_eq!(tried.iter().map(SocketAddr::port).collect::<Vec<_>>(), [5, 4, 3, 2]);
 }

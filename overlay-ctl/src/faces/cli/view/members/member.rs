@@ -51,6 +51,9 @@ struct Log {
     term: u64,
     applied: u64,
     commit: u64,
+    /// Of the last entry on its disk; 0 = not known.
+    last_term: u64,
+    last_index: u64,
     voters: Vec<u64>,
     outgoing: Vec<u64>,
     learners: Vec<u64>,
@@ -168,12 +171,16 @@ impl From<v1::VoterStatus> for Log {
             hashes: _,
             hash_version: _,
             leads: _,
+            last_term,
+            last_index,
         } = status;
         Self {
             has_quorum,
             term,
             applied,
             commit,
+            last_term,
+            last_index,
             voters,
             outgoing,
             learners,
@@ -213,8 +220,18 @@ fn ago(ms: u64) -> String {
 }
 
 impl Member {
-    pub(super) const RAFT: [&str; 9] =
-        ["NODE", "RAFT ID", "RAFT", "WISH", "TERM", "APPLIED", "LAG", "HEARD", "AGENTS"];
+    pub(super) const RAFT: [&str; 10] = [
+        "NODE",
+        "RAFT ID",
+        "RAFT",
+        "WISH",
+        "TERM",
+        "APPLIED",
+        "LOG ENDS AT",
+        "LAG",
+        "HEARD",
+        "AGENTS",
+    ];
     pub(super) const DISK: [&str; 9] = [
         "NODE",
         "VERSION",
@@ -238,7 +255,7 @@ impl Member {
     }
 
     /// Its row of [`Self::RAFT`].
-    pub(super) fn raft(&self) -> [String; 9] {
+    pub(super) fn raft(&self) -> [String; 10] {
         [
             self.name(),
             or_dash(self.raft_id.as_ref()),
@@ -246,6 +263,7 @@ impl Member {
             if self.has_seat { "voter" } else { "agent" }.to_owned(),
             self.of_log(|log| log.term.to_string()),
             self.of_log(|log| log.applied.to_string()),
+            self.of_log(|log| format!("{} (term {})", log.last_index, log.last_term)),
             or_dash(self.lag.as_ref()),
             or_dash(self.heard_ms_ago.map(ago).as_ref()),
             self.of_log(|log| log.agents.to_string()),
