@@ -161,6 +161,7 @@ async fn voter_status(voter: &VoterParts) -> VoterStatus {
         log_bytes: 0,
         writes: status.disk.writes,
         last_write_us: micros(measures.last_write()),
+        last_write_age_ms: measures.last_write_age().map(millis),
         average_write_us: micros(status.disk.average),
         waiting: measures.waiting(),
         refused: measures.refused(),
