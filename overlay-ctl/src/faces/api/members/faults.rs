@@ -1,14 +1,15 @@
 //! What is wrong with the voters, and what to do: one sentence each, and the section of `docs/operations.md` that says more.
 
+mod nodes;
+
 use super::{
     ask::Answer,
     facts::{Facts, Life, STUCK_MS, Voter, list},
+    states,
 };
-use crate::proto::v1::{Alarm, Fault, NodesNamed, StateHash};
-use std::collections::{BTreeMap, BTreeSet};
-
-/// A disk that takes this long for a write is slow: an election time-out is a second.
-const SLOW_US: u64 = 250_000;
+use crate::proto::v1::Fault;
+use nodes::{of_alarm, of_disk, of_nodes, of_version};
+use std::collections::BTreeSet;
 
 /// The sections of the handbook, `docs/operations.md`, to which faults refer.
 pub(super) const NO_QUORUM: &str = "No quorum";
@@ -20,8 +21,9 @@ pub(super) const DOWN: &str = "A node is down";
 pub(super) const NOT_READY: &str = "A node is not ready";
 pub(super) const COPIES: &str = "Move, copy or put back a state folder";
 pub(super) const WAYS_BACK: &str = "Which way back";
+pub(super) const UPGRADE: &str = "Upgrade";
 
-fn fault(what: String, remedy: impl Into<String>, section: &str) -> Fault {
+pub(super) fn fault(what: String, remedy: impl Into<String>, section: &str) -> Fault {
     Fault { what, remedy: remedy.into(), section: section.to_owned() }
 }
 
@@ -33,7 +35,7 @@ pub(super) fn find(facts: &Facts<'_>) -> Vec<Fault> {
         (Some(_), None) => faults.extend(no_leader(facts)),
         (Some(_), Some(_)) => {}
     }
-    faults.extend(differing(facts));
+    faults.extend(states::differing(facts));
     let mut said = BTreeSet::new();
     if facts.leader.is_some() {
         for member in facts.members() {
@@ -185,164 +187,4 @@ fn lagging(facts: &Facts<'_>, member: u64) -> Option<Fault> {
         ),
         LAGS,
     ))
-}
-
-fn of_alarm(node: &str, Alarm { kind, text }: &Alarm) -> Fault {
-    let section = match kind.as_str() {
-        "entries" | "snapshot" | "received_snapshot" | "stalled" => DISK,
-        "differs" => DIFFERS,
-        "half_silent" => DOWN,
-        _ => COPIES,
-    };
-    fault(format!("{node}: {text}"), format!("see to it on {node}, or where it says"), section)
-}
-
-fn of_disk(node: &str, log: Option<&crate::proto::v1::VoterStatus>) -> Option<Fault> {
-    let log = log.filter(|log| log.average_write_us >= SLOW_US)?;
-    let ms = log.average_write_us / 1_000;
-    let what = format!("{node}'s disk takes {ms} ms for a write of the log");
-    let remedy = format!(
-        "see what else uses the disk of {node}'s state folder; it hands its lead over by itself"
-    );
-    Some(fault(what, remedy, DISK))
-}
-
-fn of_version(facts: &Facts<'_>, told: &crate::proto::v1::MemberStatus) -> Option<Fault> {
-    let best = facts.best?.node;
-    let (name, has) = (&told.node, best.cluster_version);
-    if told.generation != best.generation {
-        let what = format!(
-            "{name} is of generation {} of the cluster, and {} of generation {}",
-            told.generation, best.node, best.generation
-        );
-        let remedy = "the one of the older generation rejoins by itself; if it lasts, start it again with --join";
-        return Some(fault(what, remedy, WAYS_BACK));
-    }
-    let speaks = told.oldest_version..=told.newest_version;
-    (has != 0 && !speaks.contains(&has)).then(|| {
-        let (oldest, newest) = (told.oldest_version, told.newest_version);
-        let what = format!(
-            "{name} speaks versions {oldest} to {newest}, and the cluster is at version {has}"
-        );
-        fault(what, format!("install on {name} the program that {} runs", best.node), NOT_READY)
-    })
-}
-
-/// The states of the voters at each revision of which at least two told a hash: the nodes with each state.
-fn states<'a>(facts: &Facts<'a>) -> BTreeMap<u64, Vec<Vec<&'a str>>> {
-    let mut at: BTreeMap<u64, BTreeMap<&[u8], Vec<&str>>> = BTreeMap::new();
-    let Some(best) = facts.best else { return BTreeMap::new() };
-    for told in facts.survey.told() {
-        let Some(log) = &told.voter else { continue };
-        let same = (told.generation, log.hash_version);
-        if same != (best.node.generation, best.log.hash_version) {
-            continue;
-        }
-        for StateHash { revision, hash } in &log.hashes {
-            at.entry(*revision).or_default().entry(hash).or_default().push(&told.node);
-        }
-    }
-    let states = at.into_iter().map(|(revision, at)| (revision, at.into_values().collect()));
-    let compared = states.filter(|(_, at): &(u64, Vec<Vec<&str>>)| at.iter().flatten().count() > 1);
-    compared.collect()
-}
-
-/// The latest revision at which states could be compared, and the nodes whose states are the same there.
-pub(super) fn same_state(facts: &Facts<'_>) -> Option<(u64, Vec<String>)> {
-    let (revision, states) = states(facts).pop_last()?;
-    let [nodes] = &states[..] else { return None };
-    Some((revision, nodes.iter().map(|node| (*node).to_owned()).collect()))
-}
-
-/// Voters whose states differ at the latest revision that they have in common.
-fn differing(facts: &Facts<'_>) -> Option<Fault> {
-    let (revision, states) = states(facts).pop_last().filter(|(_, states)| states.len() > 1)?;
-    let what = format!(
-        "the voters hold different states at revision {revision}: {}",
-        list(states.into_iter().map(|nodes| format!("one on {}", nodes.join(", "))))
-    );
-    let remedy = "a voter that differs from a majority ends and rejoins by itself; keep the logs, and report it";
-    Some(fault(what, remedy, DIFFERS))
-}
-
-/// What the leader knows of the nodes, but for those of which it was said already that they do not answer.
-fn of_nodes(facts: &Facts<'_>, said: &BTreeSet<String>) -> Vec<Fault> {
-    let told = facts.leader.and_then(|leader| leader.told);
-    let Some(leads) = told.and_then(|told| told.log.leads.as_ref()) else { return Vec::new() };
-    let some = |nodes: &Option<NodesNamed>, is: &str, are: &str| {
-        let NodesNamed { count, names } = nodes.as_ref()?;
-        let all = usize::try_from(*count).unwrap_or(usize::MAX);
-        let unnamed = all.saturating_sub(names.len());
-        let named: Vec<String> =
-            names.iter().filter(|name| !said.contains(*name)).cloned().collect();
-        let count = named.len() + unnamed;
-        let unnamed = (unnamed > 0).then(|| format!("{unnamed} more"));
-        let names = list(named.into_iter().chain(unnamed));
-        match count {
-            0 => None,
-            1 => Some(format!("{names} {is}")),
-            count => Some(format!("{count} nodes {are}: {names}")),
-        }
-    };
-    let lost = some(
-        &leads.lost,
-        "is lost: nothing is sent to its endpoints",
-        "are lost: nothing is sent to their endpoints",
-    );
-    let down = some(
-        &leads.down,
-        "is down: the leader does not hear of it",
-        "are down: the leader does not hear of them",
-    );
-    let late = some(
-        &leads.lagging,
-        "lags: its kernel does not hold what was decided more than a second ago",
-        "lag: their kernels do not hold what was decided more than a second ago",
-    );
-    let seen_to = "look at the host; if it will not come back: `overlay node rm NAME`";
-    let late_to = "see `overlay status` there, under `data plane`, and whether it is overloaded";
-    let faults = [(lost, seen_to, DOWN), (down, seen_to, DOWN), (late, late_to, NOT_READY)];
-    faults
-        .into_iter()
-        .filter_map(|(what, remedy, section)| Some(fault(what?, remedy, section)))
-        .collect()
-}
-
-/// What is as it is to be, and worth knowing.
-pub(super) fn notes(facts: &Facts<'_>) -> Vec<String> {
-    let mut notes = Vec::new();
-    let Some(best) = facts.best else { return notes };
-    let [voters, outgoing] = facts.votes();
-    if !outgoing.is_empty() {
-        let (to, from) = (facts.names(voters.clone()), facts.names(outgoing));
-        notes.push(format!("the voters are being changed from {from} to {to}"));
-    }
-    let members = facts.members();
-    for seat in facts.seats.values().filter(|seat| !members.contains(&seat.raft_id)) {
-        notes.push(format!("{} is to hold the log and is no member of Raft (yet)", seat.node));
-    }
-    for learner in &best.log.learners {
-        let name = facts.name(*learner);
-        notes.push(format!("{name} holds the log without a vote: it catches up, or the number of votes would be even"));
-    }
-    for member in members.iter().filter(|member| facts.node_of(**member).is_none()) {
-        notes.push(format!("member {member} of Raft is no node's, and is about to be removed"));
-    }
-    let wished = usize::try_from(best.node.voters_wished).unwrap_or_default();
-    if voters.len() < wished {
-        notes.push(format!(
-            "{wished} nodes are to vote and {} do: let further nodes join, or promote some (`overlay node promote NAME`)",
-            voters.len()
-        ));
-    }
-    let waits = facts.leader.and_then(|leader| leader.told?.log.leads.as_ref());
-    let waits = waits.map(|leads| leads.version_waits_for.clone()).unwrap_or_default();
-    if !waits.is_empty() {
-        notes.push(format!(
-            "the cluster stays at version {} until these nodes run the newer program: {}",
-            best.node.cluster_version,
-            waits.join(", ")
-        ));
-    }
-    notes
 }

@@ -3,7 +3,7 @@
 use super::{
     ask::{Answer, Survey},
     facts::{Count, Facts, Life},
-    faults,
+    faults, notes, states,
 };
 use crate::{
     model::NodeId,
@@ -13,7 +13,7 @@ use crate::{
 /// Judges the answers.
 pub(super) fn judge(survey: &Survey) -> MembersResponse {
     let facts = Facts::new(survey);
-    let (faults, notes) = (faults::find(&facts), faults::notes(&facts));
+    let (faults, notes) = (faults::find(&facts), notes::find(&facts));
     let condition = match (facts.best, facts.leader) {
         (None, _) => Condition::Unknown,
         (Some(_), None) => Condition::NoLeader,
@@ -22,7 +22,7 @@ pub(super) fn judge(survey: &Survey) -> MembersResponse {
     };
     let own = &*survey.own;
     let best = facts.best.map_or(own, |best| best.node);
-    let (same_state_revision, same_state) = faults::same_state(&facts).unwrap_or_default();
+    let (same_state_revision, same_state) = states::same_state(&facts).unwrap_or_default();
     let commits = survey.told().filter_map(|told| Some(told.voter.as_ref()?.commit));
     let latest_term = survey.told().filter_map(|told| Some(told.voter.as_ref()?.term)).max();
     MembersResponse {

@@ -1,0 +1,92 @@
+//! What the nodes say of themselves, and the leader of them: alarms, disks, versions, and who is down.
+
+use super::{COPIES, DIFFERS, DISK, DOWN, Facts, NOT_READY, WAYS_BACK, fault, list};
+use crate::proto::v1::{Alarm, Fault, MemberStatus, NodesNamed, VoterStatus};
+use std::collections::BTreeSet;
+
+/// A disk that takes this long for a write is slow: an election time-out is a second.
+const SLOW_US: u64 = 250_000;
+
+pub(super) fn of_alarm(node: &str, Alarm { kind, text }: &Alarm) -> Fault {
+    let section = match kind.as_str() {
+        "entries" | "snapshot" | "received_snapshot" | "stalled" => DISK,
+        "differs" => DIFFERS,
+        "half_silent" => DOWN,
+        _ => COPIES,
+    };
+    fault(format!("{node}: {text}"), format!("see to it on {node}, or where it says"), section)
+}
+
+pub(super) fn of_disk(node: &str, log: Option<&VoterStatus>) -> Option<Fault> {
+    let log = log.filter(|log| log.average_write_us >= SLOW_US)?;
+    let ms = log.average_write_us / 1_000;
+    let what = format!("{node}'s disk takes {ms} ms for a write of the log");
+    let remedy = format!(
+        "see what else uses the disk of {node}'s state folder; it hands its lead over by itself"
+    );
+    Some(fault(what, remedy, DISK))
+}
+
+pub(super) fn of_version(facts: &Facts<'_>, told: &MemberStatus) -> Option<Fault> {
+    let best = facts.best?.node;
+    let (name, has) = (&told.node, best.cluster_version);
+    if told.generation != best.generation {
+        let what = format!(
+            "{name} is of generation {} of the cluster, and {} of generation {}",
+            told.generation, best.node, best.generation
+        );
+        let remedy = "the one of the older generation rejoins by itself; if it lasts, start it again with --join";
+        return Some(fault(what, remedy, WAYS_BACK));
+    }
+    let speaks = told.oldest_version..=told.newest_version;
+    (has != 0 && !speaks.contains(&has)).then(|| {
+        let (oldest, newest) = (told.oldest_version, told.newest_version);
+        let what = format!(
+            "{name} speaks versions {oldest} to {newest}, and the cluster is at version {has}"
+        );
+        fault(what, format!("install on {name} the program that {} runs", best.node), NOT_READY)
+    })
+}
+
+/// What the leader knows of the nodes, but for those of which it was said already that they do not answer.
+pub(super) fn of_nodes(facts: &Facts<'_>, said: &BTreeSet<String>) -> Vec<Fault> {
+    let told = facts.leader.and_then(|leader| leader.told);
+    let Some(leads) = told.and_then(|told| told.log.leads.as_ref()) else { return Vec::new() };
+    let some = |nodes: &Option<NodesNamed>, is: &str, are: &str| {
+        let NodesNamed { count, names } = nodes.as_ref()?;
+        let all = usize::try_from(*count).unwrap_or(usize::MAX);
+        let unnamed = all.saturating_sub(names.len());
+        let named: Vec<String> =
+            names.iter().filter(|name| !said.contains(*name)).cloned().collect();
+        let count = named.len() + unnamed;
+        let unnamed = (unnamed > 0).then(|| format!("{unnamed} more"));
+        let names = list(named.into_iter().chain(unnamed));
+        match count {
+            0 => None,
+            1 => Some(format!("{names} {is}")),
+            count => Some(format!("{count} nodes {are}: {names}")),
+        }
+    };
+    let lost = some(
+        &leads.lost,
+        "is lost: nothing is sent to its endpoints",
+        "are lost: nothing is sent to their endpoints",
+    );
+    let down = some(
+        &leads.down,
+        "is down: the leader does not hear of it",
+        "are down: the leader does not hear of them",
+    );
+    let late = some(
+        &leads.lagging,
+        "lags: its kernel does not hold what was decided more than a second ago",
+        "lag: their kernels do not hold what was decided more than a second ago",
+    );
+    let seen_to = "look at the host; if it will not come back: `overlay node rm NAME`";
+    let late_to = "see `overlay status` there, under `data plane`, and whether it is overloaded";
+    let faults = [(lost, seen_to, DOWN), (down, seen_to, DOWN), (late, late_to, NOT_READY)];
+    faults
+        .into_iter()
+        .filter_map(|(what, remedy, section)| Some(fault(what?, remedy, section)))
+        .collect()
+}
