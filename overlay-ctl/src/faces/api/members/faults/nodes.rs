@@ -1,11 +1,13 @@
 //! What the nodes say of themselves, and the leader of them: alarms, disks, versions, and who is down.
 
 use super::{COPIES, DIFFERS, DISK, DOWN, Facts, NOT_READY, WAYS_BACK, fault, list};
-use crate::proto::v1::{Alarm, Fault, MemberStatus, NodesNamed, VoterStatus};
+use crate::proto::v1::{Alarm, Fault, MemberStatus, NodeRole, NodesNamed, VoterStatus};
 use std::collections::BTreeSet;
 
 /// A disk that takes this long for a write is slow: an election time-out is a second.
 const SLOW_US: u64 = 250_000;
+/// The average counts for so long after a write: on an idle cluster it does not change, whatever the disk does.
+const IDLE_MS: u64 = 60_000;
 
 pub(super) fn of_alarm(node: &str, Alarm { kind, text }: &Alarm) -> Fault {
     let section = match kind.as_str() {
@@ -19,11 +21,16 @@ pub(super) fn of_alarm(node: &str, Alarm { kind, text }: &Alarm) -> Fault {
 
 pub(super) fn of_disk(node: &str, log: Option<&VoterStatus>) -> Option<Fault> {
     let log = log.filter(|log| log.average_write_us >= SLOW_US)?;
+    if log.last_write_age_ms.is_some_and(|age| age >= IDLE_MS) {
+        return None;
+    }
     let ms = log.average_write_us / 1_000;
     let what = format!("{node}'s disk takes {ms} ms for a write of the log");
-    let remedy = format!(
-        "see what else uses the disk of {node}'s state folder; it hands its lead over by itself"
-    );
+    let hands_over = match log.role() {
+        NodeRole::Leader => "; it hands its lead over by itself",
+        _ => "",
+    };
+    let remedy = format!("see what else uses the disk of {node}'s state folder{hands_over}");
     Some(fault(what, remedy, DISK))
 }
 
