@@ -1,6 +1,6 @@
 //! What the nodes say of themselves, and the leader of them: alarms, disks, versions, and who is down.
 
-use super::{COPIES, DIFFERS, DISK, DOWN, Facts, NOT_READY, WAYS_BACK, fault, list};
+use super::{COPIES, DIFFERS, DISK, DOWN, Facts, NOT_READY, UPGRADE, WAYS_BACK, fault, list};
 use crate::proto::v1::{Alarm, Fault, MemberStatus, NodeRole, NodesNamed, VoterStatus};
 use std::collections::BTreeSet;
 
@@ -51,7 +51,7 @@ pub(super) fn of_version(facts: &Facts<'_>, told: &MemberStatus) -> Option<Fault
         let what = format!(
             "{name} speaks versions {oldest} to {newest}, and the cluster is at version {has}"
         );
-        fault(what, format!("install on {name} the program that {} runs", best.node), NOT_READY)
+        fault(what, format!("install on {name} the program that {} runs", best.node), UPGRADE)
     })
 }
 
