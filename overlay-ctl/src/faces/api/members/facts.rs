@@ -109,6 +109,10 @@ impl<'a> Facts<'a> {
         })
     }
 
+    pub(super) fn node_name_or_id(&self, node: NodeId) -> String {
+        self.node_name(node).unwrap_or_else(|| format!("node {node}"))
+    }
+
     pub(super) fn names(&self, members: impl IntoIterator<Item = u64>) -> String {
         list(members.into_iter().map(|member| self.name(member)))
     }

@@ -7,8 +7,8 @@ use super::{
     facts::{Facts, Life, STUCK_MS, Voter, list},
     states,
 };
-use crate::proto::v1::Fault;
-use nodes::{of_alarm, of_disk, of_nodes, of_version};
+use crate::{model::NodeId, proto::v1::Fault};
+use nodes::{is_of_another_generation, of_alarm, of_disk, of_generation, of_nodes, of_version};
 use std::collections::BTreeSet;
 
 /// The sections of the handbook, `docs/operations.md`, to which faults refer.
@@ -30,16 +30,26 @@ pub(super) fn fault(what: String, remedy: impl Into<String>, section: &str) -> F
 /// What is wrong, the worst first.
 pub(super) fn find(facts: &Facts<'_>) -> Vec<Fault> {
     let mut faults = Vec::new();
+    let answers = facts.survey.answers.iter();
+    let of_generations: Vec<Fault> =
+        answers.filter_map(|(node, answer)| of_generation(facts, *node, answer)).collect();
     match (facts.best, facts.leader) {
-        (None, _) => faults.extend(nobody(facts)),
+        (None, _) if of_generations.is_empty() => faults.extend(nobody(facts)),
+        (None, _) => {}
         (Some(_), None) => faults.extend(no_leader(facts)),
         (Some(_), Some(_)) => {}
     }
     faults.extend(states::differing(facts));
-    let mut said = BTreeSet::new();
+    faults.extend(of_generations);
+    let rejoins = |(node, answer): (&NodeId, &Answer)| {
+        is_of_another_generation(answer).and_then(|_| facts.node_name(*node))
+    };
+    let mut said: BTreeSet<String> = facts.survey.answers.iter().filter_map(rejoins).collect();
     if facts.leader.is_some() {
         for member in facts.members() {
-            if let Some(absent) = absent(facts, member) {
+            if !said.contains(&facts.name(member))
+                && let Some(absent) = absent(facts, member)
+            {
                 said.insert(facts.name(member));
                 faults.push(absent);
             }
@@ -65,7 +75,7 @@ pub(super) fn find(facts: &Facts<'_>) -> Vec<Fault> {
 fn nobody(facts: &Facts<'_>) -> Option<Fault> {
     let own = &facts.survey.own.node;
     let answer = |(node, answer): (&u64, &Answer)| {
-        let name = facts.node_name(*node).unwrap_or_else(|| format!("node {node}"));
+        let name = facts.node_name_or_id(*node);
         match answer {
             Answer::Silent(why) => Some(format!("{name} ({why})")),
             Answer::NotAsked => Some(format!("{name} (not asked)")),

@@ -1,7 +1,11 @@
 //! What the nodes say of themselves, and the leader of them: alarms, disks, versions, and who is down.
 
-use super::{COPIES, DIFFERS, DISK, DOWN, Facts, NOT_READY, UPGRADE, WAYS_BACK, fault, list};
-use crate::proto::v1::{Alarm, Fault, MemberStatus, NodeRole, NodesNamed, VoterStatus};
+use super::{Answer, COPIES, DIFFERS, DISK, DOWN, Facts, NOT_READY, UPGRADE, WAYS_BACK, fault, list};
+use crate::{
+    control::peers::OF_GENERATION,
+    model::NodeId,
+    proto::v1::{Alarm, Fault, MemberStatus, NodeRole, NodesNamed, VoterStatus},
+};
 use std::collections::BTreeSet;
 
 /// A disk that takes this long for a write is slow: an election time-out is a second.
@@ -37,14 +41,6 @@ pub(super) fn of_disk(node: &str, log: Option<&VoterStatus>) -> Option<Fault> {
 pub(super) fn of_version(facts: &Facts<'_>, told: &MemberStatus) -> Option<Fault> {
     let best = facts.best?.node;
     let (name, has) = (&told.node, best.cluster_version);
-    if told.generation != best.generation {
-        let what = format!(
-            "{name} is of generation {} of the cluster, and {} of generation {}",
-            told.generation, best.node, best.generation
-        );
-        let remedy = "the one of the older generation rejoins by itself; if it lasts, start it again with --join";
-        return Some(fault(what, remedy, WAYS_BACK));
-    }
     let speaks = told.oldest_version..=told.newest_version;
     (has != 0 && !speaks.contains(&has)).then(|| {
         let (oldest, newest) = (told.oldest_version, told.newest_version);
@@ -53,6 +49,22 @@ pub(super) fn of_version(facts: &Facts<'_>, told: &MemberStatus) -> Option<Fault
         );
         fault(what, format!("install on {name} the program that {} runs", best.node), UPGRADE)
     })
+}
+
+/// A node that gives no answer since it is of another generation of the cluster than the asked one.
+pub(super) fn of_generation(facts: &Facts<'_>, node: NodeId, answer: &Answer) -> Option<Fault> {
+    let why = is_of_another_generation(answer)?;
+    let what = format!("{} does not take part: {why}", facts.node_name_or_id(node));
+    let remedy = "the one of the older generation rejoins by itself; if it lasts longer than a minute, start that one again with --join";
+    Some(fault(what, remedy, WAYS_BACK))
+}
+
+/// What a node of another generation than the asked one says of that.
+pub(super) fn is_of_another_generation(answer: &Answer) -> Option<&str> {
+    match answer {
+        Answer::Silent(why) => Some(why.as_str()).filter(|why| why.contains(OF_GENERATION)),
+        Answer::Told(_) | Answer::Earlier | Answer::NotAsked => None,
+    }
 }
 
 /// What the leader knows of the nodes, but for those of which it was said already that they do not answer.
