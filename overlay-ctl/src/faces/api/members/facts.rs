@@ -113,6 +113,18 @@ impl<'a> Facts<'a> {
         self.node_name(node).unwrap_or_else(|| format!("node {node}"))
     }
 
+    /// Where the nodes listen, as their rows say.
+    pub(super) fn places(&self, nodes: impl IntoIterator<Item = NodeId>) -> String {
+        let seats = nodes.into_iter().filter_map(|node| self.seats.get(&node));
+        let places: Vec<String> = seats.map(|seat| seat.listen.clone()).collect();
+        if places.is_empty() { "the address where it listens".to_owned() } else { list(places) }
+    }
+
+    /// Where the members listen.
+    pub(super) fn places_of(&self, members: impl IntoIterator<Item = u64>) -> String {
+        self.places(members.into_iter().filter_map(|member| self.node_of(member)))
+    }
+
     pub(super) fn names(&self, members: impl IntoIterator<Item = u64>) -> String {
         list(members.into_iter().map(|member| self.name(member)))
     }

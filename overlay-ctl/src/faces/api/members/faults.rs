@@ -98,7 +98,8 @@ fn nobody(facts: &Facts<'_>) -> Option<Fault> {
     Some(fault(
         format!("none of those that {own} knows as voters answers it: {asked}"),
         format!(
-            "start them; where they run, see that {own} reaches them at their TCP port (7400); then ask one of them"
+            "start them; where they run, see that {own} reaches them (TCP, {}); then ask one of them",
+            facts.places(facts.survey.answers.keys().copied().filter(|node| *node != facts.survey.own.node_id))
         ),
         NO_QUORUM,
     ))
@@ -114,8 +115,11 @@ fn no_leader(facts: &Facts<'_>) -> Vec<Fault> {
     });
     let latest = voters.max_by_key(|Voter { log, .. }| (log.commit, log.applied));
     if facts.count().spare() >= 0 {
-        let what = format!("{} run and elect no leader", facts.names(live));
-        let remedy = "ask again in ten seconds, since an election takes some; if it lasts, see that they reach one another at their TCP port (7400), and what their alarms say";
+        let what = format!("{} run and elect no leader", facts.names(live.iter().copied()));
+        let remedy = format!(
+            "ask again in ten seconds, since an election takes some; if it lasts, see that they reach one another (TCP, {}), and what their alarms say",
+            facts.places_of(live)
+        );
         return vec![fault(what, remedy, NO_QUORUM)];
     }
     let why = silent.into_iter().map(|member| match facts.life(member) {
@@ -158,14 +162,15 @@ fn absent(facts: &Facts<'_>, member: u64) -> Option<Fault> {
         Life::Told(_) => Some(fault(
             format!("{name} {part} and runs, and takes no part in the quorum{heard}"),
             format!(
-                "see that {name} and {by} reach each other at their TCP port (7400), both ways, and what {name}'s log says"
+                "see that {name} and {by} reach each other, both ways (TCP, {}), and what {name}'s log says",
+                facts.places_of([member, leader.raft_id])
             ),
             LAGS,
         )),
         Life::Earlier | Life::NotAsked => None,
         Life::Silent(why) if leads || facts.is_heard(member) => Some(fault(
             format!("{name} does not answer {asked} ({why}), though other voters hear it"),
-            format!("see that {asked} reaches {name} at its TCP port (7400)"),
+            format!("see that {asked} reaches {name} (TCP, {})", facts.places_of([member])),
             REPLACE,
         )),
         Life::Silent(why) => Some(fault(

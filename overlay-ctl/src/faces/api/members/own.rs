@@ -30,7 +30,7 @@ const HALF_SILENT: [&str; 2] = [
     "half of the nodes or more are silent at once, so that none of them is given up: rather this node is cut off from them; see their own `overlay status`, and the network between",
 ];
 /// The kind of the alarm of a node whose state folder was copied.
-const SECOND_PROCESS: &str = "second_process";
+pub(super) const SECOND_PROCESS: &str = "second_process";
 
 /// What a node knows of the rows.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! What the nodes say of themselves, and the leader of them: alarms, disks, versions, and who is down.
 
-use super::{Answer, COPIES, DIFFERS, DISK, DOWN, Facts, NOT_READY, UPGRADE, WAYS_BACK, fault, list};
+use super::{super::own::SECOND_PROCESS, Answer, COPIES, DIFFERS, DISK, DOWN, Facts, NOT_READY, UPGRADE, WAYS_BACK, fault, list};
 use crate::{
     control::peers::OF_GENERATION,
     model::NodeId,
@@ -14,13 +14,27 @@ const SLOW_US: u64 = 250_000;
 const IDLE_MS: u64 = 60_000;
 
 pub(super) fn of_alarm(node: &str, Alarm { kind, text }: &Alarm) -> Fault {
-    let section = match kind.as_str() {
-        "entries" | "snapshot" | "received_snapshot" | "stalled" => DISK,
-        "differs" => DIFFERS,
-        "half_silent" => DOWN,
-        _ => COPIES,
+    let elsewhere = format!("see to it on {node}, or where it says");
+    let (remedy, section) = match kind.as_str() {
+        "entries" | "snapshot" | "received_snapshot" => {
+            ("free space there; nothing needs to be started again", DISK)
+        }
+        "stalled" => (
+            "free space on the voters whose disks are full, as their alarms say; nothing needs to be started again",
+            DISK,
+        ),
+        "differs" => (
+            "compare `overlay endpoint ls --stale` and `overlay network ls --stale` on each voter, stop the voters, and recover on the one that is right; the others rejoin with its state",
+            DIFFERS,
+        ),
+        "half_silent" => (
+            "see `overlay status` on some of the silent nodes, and mend the network between; those that come back need nothing",
+            DOWN,
+        ),
+        SECOND_PROCESS => ("end one of the two processes for good", COPIES),
+        _ => (elsewhere.as_str(), NOT_READY),
     };
-    fault(format!("{node}: {text}"), format!("see to it on {node}, or where it says"), section)
+    fault(format!("{node}: {text}"), remedy, section)
 }
 
 pub(super) fn of_disk(node: &str, log: Option<&VoterStatus>) -> Option<Fault> {
