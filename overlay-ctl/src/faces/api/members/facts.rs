@@ -17,7 +17,9 @@ const LAG_MAX: u64 = 1_000;
 /// The answers, put together.
 pub(super) struct Facts<'a> {
     pub(super) survey: &'a Survey,
-    /// The nodes that have a seat, by the latest rows that were told.
+    /// Whose rows count: the same one's, or, where no voter answers, those of the node that knows the latest.
+    pub(super) rows: &'a MemberStatus,
+    /// The nodes that have a seat, by those rows.
     pub(super) seats: BTreeMap<NodeId, &'a Seat>,
     /// Whose word counts for Raft's configuration: the leader's, or that of the voter with the latest log.
     pub(super) best: Option<Voter<'a>>,
@@ -57,16 +59,16 @@ fn as_voter(node: &MemberStatus) -> Option<Voter<'_>> {
 
 impl<'a> Facts<'a> {
     pub(super) fn new(survey: &'a Survey) -> Self {
-        let latest = survey.told().max_by_key(|told| (told.generation, told.revision));
-        let seats = latest.iter().flat_map(|told| &told.seats);
-        let seats = seats.map(|seat| (seat.node_id, seat)).collect();
         let voters: Vec<Voter<'a>> = survey.told().filter_map(as_voter).collect();
         let leader = leader(&voters);
         let best = voters.iter().copied().max_by_key(|Voter { node, log }| {
             let leads = leader.is_some_and(|leader| leader.raft_id == log.raft_id);
             (node.generation, leads, log.commit, log.applied, log.term)
         });
-        Self { survey, seats, best, leader }
+        let latest = || survey.told().max_by_key(|told| (told.generation, told.revision));
+        let rows = best.map(|best| best.node).or_else(latest).unwrap_or(&survey.own);
+        let seats = rows.seats.iter().map(|seat| (seat.node_id, seat)).collect();
+        Self { survey, rows, seats, best, leader }
     }
 
     /// The members that vote, as two sets: those of the configuration, and, while it changes, those of the one before. Each

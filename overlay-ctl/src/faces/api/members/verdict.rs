@@ -20,10 +20,8 @@ pub(super) fn judge(survey: &Survey) -> MembersResponse {
         (Some(_), Some(_)) if faults.is_empty() => Condition::Healthy,
         (Some(_), Some(_)) => Condition::Degraded,
     };
-    let own = &*survey.own;
-    let best = facts.best.map_or(own, |best| best.node);
+    let rows = facts.rows;
     let (same_state_revision, same_state) = states::same_state(&facts).unwrap_or_default();
-    let commits = survey.told().filter_map(|told| Some(told.voter.as_ref()?.commit));
     let latest_term = survey.told().filter_map(|told| Some(told.voter.as_ref()?.term)).max();
     MembersResponse {
         condition: condition.into(),
@@ -31,16 +29,16 @@ pub(super) fn judge(survey: &Survey) -> MembersResponse {
         faults,
         notes,
         cluster: survey.cluster.clone(),
-        generation: best.generation,
-        cluster_version: best.cluster_version,
+        generation: rows.generation,
+        cluster_version: rows.cluster_version,
         leader: facts.leader.map(|leader| facts.name(leader.raft_id)).unwrap_or_default(),
         term: facts.leader.map_or(latest_term.unwrap_or_default(), |leader| leader.term),
-        revision: commits.max().unwrap_or(own.revision),
-        asked: own.node.clone(),
+        revision: facts.best.map_or(rows.revision, |best| best.log.commit),
+        asked: survey.own.node.clone(),
         members: members(&facts),
         same_state_revision,
         same_state,
-        nodes: survey.told().max_by_key(|told| told.revision).map_or(0, |told| told.nodes),
+        nodes: rows.nodes,
     }
 }
 

@@ -218,7 +218,7 @@ fn ago(ms: u64) -> String {
 
 impl Member {
     pub(super) const RAFT: [&str; 9] =
-        ["NODE", "RAFT ID", "RAFT", "WISH", "TERM", "APPLIED", "LAG", "HEARD", "AGENTS"];
+        ["NODE", "RAFT ID", "RAFT", "SEAT", "TERM", "APPLIED", "LAG", "HEARD", "AGENTS"];
     pub(super) const DISK: [&str; 9] = [
         "NODE",
         "VERSION",
@@ -247,7 +247,7 @@ impl Member {
             self.name(),
             or_dash(self.raft_id.as_ref()),
             self.raft.to_owned(),
-            if self.has_seat { "voter" } else { "agent" }.to_owned(),
+            if self.has_seat { "yes" } else { "no" }.to_owned(),
             self.of_log(|log| log.term.to_string()),
             self.of_log(|log| log.applied.to_string()),
             or_dash(self.lag.as_ref()),
