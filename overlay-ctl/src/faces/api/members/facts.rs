@@ -165,19 +165,33 @@ impl<'a> Facts<'a> {
         self.lag(raft_id).is_some_and(|lag| lag > LAG_MAX || (lag > 0 && is_stuck))
     }
 
-    /// Whether the member does its part, as far as can be told.
+    /// Nobody says whether the member does its part: the leader did not tell, and the member was not asked.
+    pub(super) fn is_unknown(&self, raft_id: u64) -> bool {
+        let leads = self.leader.is_some_and(|leader| leader.raft_id == raft_id);
+        let is_told = self.leader.is_some_and(|leader| leader.told.is_some());
+        !leads && !is_told && matches!(self.life(raft_id), Life::NotAsked)
+    }
+
+    /// The voters of which that is so.
+    pub(super) fn unknown(&self) -> BTreeSet<u64> {
+        let voters = self.votes().into_iter().flatten();
+        voters.filter(|voter| self.is_unknown(*voter)).collect()
+    }
+
+    /// Whether the member does its part, as far as can be told. What the leader hears counts more than what was answered.
     pub(super) fn lives(&self, raft_id: u64) -> bool {
         if self.lags(raft_id) {
             return false;
         }
-        if self.leader.is_some_and(|leader| leader.raft_id == raft_id) || self.is_heard(raft_id) {
-            return true;
+        if let Some(leader) = self.leader
+            && (leader.raft_id == raft_id || leader.told.is_some())
+        {
+            return leader.raft_id == raft_id || self.is_heard(raft_id);
         }
         match self.life(raft_id) {
             Life::Told(voter) => voter.log.has_quorum || self.leader.is_none(),
             Life::Earlier => true,
-            Life::NotAsked => self.leader.is_some(),
-            Life::Silent(_) => false,
+            Life::NotAsked | Life::Silent(_) => false,
         }
     }
 

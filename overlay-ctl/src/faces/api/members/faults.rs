@@ -151,6 +151,7 @@ fn absent(facts: &Facts<'_>, member: u64) -> Option<Fault> {
     let votes = facts.votes().iter().any(|votes| votes.contains(&member));
     let part = if votes { "votes" } else { "holds the log" };
     let contact = facts.contact(member).and_then(|contact| contact.heard_ms_ago);
+    let is_heard = leads || facts.is_heard(member);
     let heard = match (leader.told, contact) {
         (None, _) => String::new(),
         (Some(_), Some(ms)) => format!("; the leader heard it {} s ago", ms / 1_000),
@@ -158,7 +159,9 @@ fn absent(facts: &Facts<'_>, member: u64) -> Option<Fault> {
     };
     let by = facts.name(leader.raft_id);
     match facts.life(member) {
-        Life::Told(voter) if voter.log.has_quorum || leads || facts.is_heard(member) => None,
+        Life::Told(_) | Life::Earlier | Life::NotAsked if is_heard => None,
+        Life::Told(voter) if leader.told.is_none() && voter.log.has_quorum => None,
+        Life::Earlier | Life::NotAsked if leader.told.is_none() => None,
         Life::Told(_) => Some(fault(
             format!("{name} {part} and runs, and takes no part in the quorum{heard}"),
             format!(
@@ -167,8 +170,20 @@ fn absent(facts: &Facts<'_>, member: u64) -> Option<Fault> {
             ),
             LAGS,
         )),
-        Life::Earlier | Life::NotAsked => None,
-        Life::Silent(why) if leads || facts.is_heard(member) => Some(fault(
+        Life::Earlier => Some(fault(
+            format!("{name} {part} and takes no part in the quorum, though an earlier program answers for it{heard}"),
+            format!(
+                "see that it is {name} that answers (TCP, {}), and that {by} reaches it there",
+                facts.places_of([member])
+            ),
+            LAGS,
+        )),
+        Life::NotAsked => Some(fault(
+            format!("{name} {part} and was not asked{heard}"),
+            "ask without --stale: then it is asked itself",
+            LAGS,
+        )),
+        Life::Silent(why) if is_heard => Some(fault(
             format!("{name} does not answer {asked} ({why}), though other voters hear it"),
             format!("see that {asked} reaches {name} (TCP, {})", facts.places_of([member])),
             REPLACE,

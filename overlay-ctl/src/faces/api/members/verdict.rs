@@ -16,6 +16,7 @@ pub(super) fn judge(survey: &Survey) -> MembersResponse {
     let (faults, notes) = (faults::find(&facts), notes::find(&facts));
     let condition = match (facts.best, facts.leader) {
         (None, _) => Condition::Unknown,
+        (Some(_), _) if !facts.unknown().is_empty() => Condition::Unknown,
         (Some(_), None) => Condition::NoLeader,
         (Some(_), Some(_)) if faults.is_empty() => Condition::Healthy,
         (Some(_), Some(_)) => Condition::Degraded,
@@ -73,8 +74,27 @@ fn verdict(facts: &Facts<'_>, condition: Condition, faults: usize) -> String {
         Condition::NoLeader => format!(
             "no leader: {live} of {all} voters answer {asked}, which is enough, and none leads; packets flow on, and nothing can be changed"
         ),
-        Condition::Unknown | Condition::Unspecified => format!(
+        Condition::Unknown | Condition::Unspecified => not_known(facts),
+    }
+}
+
+/// Why it can't be said how the cluster is.
+fn not_known(facts: &Facts<'_>) -> String {
+    let asked = &facts.survey.own.node;
+    let unknown = facts.unknown();
+    if facts.best.is_none() {
+        return format!(
             "unknown: no voter answers {asked}, so that it can't tell how the cluster is; packets flow on"
+        );
+    }
+    let (is, were) = if unknown.len() == 1 { ("is", "was") } else { ("are", "were") };
+    let how = format!("know how {} {is}, which {were} not asked", facts.names(unknown));
+    match facts.leader {
+        Some(leader) => {
+            format!("unknown: {} leads, and {asked} does not {how}", facts.name(leader.raft_id))
+        }
+        None => format!(
+            "unknown: no voter leads, as far as {asked} knows, and it does not {how}"
         ),
     }
 }
