@@ -165,6 +165,14 @@ impl<'a> Facts<'a> {
         self.lag(raft_id).is_some_and(|lag| lag > LAG_MAX || (lag > 0 && is_stuck))
     }
 
+    /// Where no voter that answers takes part in a quorum: the leader that a node names all the same, and that node.
+    pub(super) fn led_elsewhere(&self) -> Option<(&'a str, &'a str)> {
+        let survey = self.survey;
+        let mut told = std::iter::once(&*survey.own).chain(survey.told());
+        let told = told.find(|told| self.leader.is_none() && !told.leader.is_empty())?;
+        Some((&told.leader, &told.node))
+    }
+
     /// Nobody says whether the member does its part: the leader did not tell, and the member was not asked.
     pub(super) fn is_unknown(&self, raft_id: u64) -> bool {
         let leads = self.leader.is_some_and(|leader| leader.raft_id == raft_id);

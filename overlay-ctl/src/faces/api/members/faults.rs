@@ -114,6 +114,32 @@ fn no_leader(facts: &Facts<'_>) -> Vec<Fault> {
         Life::Earlier | Life::Silent(_) | Life::NotAsked => None,
     });
     let latest = voters.max_by_key(|Voter { log, .. }| (log.commit, log.applied));
+    let votes = live.iter().chain(&silent);
+    let asked = &facts.survey.own.node;
+    let how = |member: &u64| {
+        let name = facts.name(*member);
+        match facts.life(*member) {
+            Life::Told(_) => format!("{name} (takes part in no quorum)"),
+            Life::Earlier => format!("{name} (runs an earlier program, which does not say)"),
+            Life::Silent(why) => format!("{name} ({why})"),
+            Life::NotAsked => format!("{name} (not asked)"),
+        }
+    };
+    if let Some((leader, by)) = facts.led_elsewhere() {
+        let what = format!(
+            "no voter that answers {asked} takes part in a quorum, though {by} says that {leader} leads: {}",
+            list(votes.map(how))
+        );
+        let remedy = format!(
+            "ask again on {leader}'s host: there may be a majority on its side; then mend the way between it and the others (TCP, {})",
+            facts.places_of(live.into_iter().chain(silent))
+        );
+        return vec![fault(what, remedy, NO_QUORUM)];
+    }
+    if !facts.unknown().is_empty() {
+        let what = format!("{asked} takes part in no quorum, and asked nobody: {}", list(votes.map(how)));
+        return vec![fault(what, "ask without --stale: then the others are asked", NO_QUORUM)];
+    }
     if facts.count().spare() >= 0 {
         let what = format!("{} run and elect no leader", facts.names(live.iter().copied()));
         let remedy = format!(
@@ -122,12 +148,7 @@ fn no_leader(facts: &Facts<'_>) -> Vec<Fault> {
         );
         return vec![fault(what, remedy, NO_QUORUM)];
     }
-    let why = silent.into_iter().map(|member| match facts.life(member) {
-        Life::Silent(why) => format!("{} ({why})", facts.name(member)),
-        Life::Told(_) | Life::Earlier => facts.name(member),
-        Life::NotAsked => format!("{} (not asked)", facts.name(member)),
-    });
-    let what = format!("too few voters answer; these do not: {}", list(why));
+    let what = format!("too few voters answer; these do not: {}", list(silent.iter().map(how)));
     let lost = match latest {
         Some(Voter { node, log }) => format!(
             "recover on {}, which has the latest state of the voters that answer (revision {})",
@@ -136,7 +157,7 @@ fn no_leader(facts: &Facts<'_>) -> Vec<Fault> {
         None => "restore a backup".to_owned(),
     };
     let remedy = format!(
-        "start them, or mend the way to them: a majority goes on by itself. Only if they are lost for good: {lost}"
+        "ask on another host, too: there may be a majority on the other side. Start them, or mend the way to them: a majority goes on by itself. Only if they are lost for good: {lost}"
     );
     vec![fault(what, remedy, NO_QUORUM)]
 }

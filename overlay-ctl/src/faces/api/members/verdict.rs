@@ -17,6 +17,7 @@ pub(super) fn judge(survey: &Survey) -> MembersResponse {
     let condition = match (facts.best, facts.leader) {
         (None, _) => Condition::Unknown,
         (Some(_), _) if !facts.unknown().is_empty() => Condition::Unknown,
+        (Some(_), None) if facts.led_elsewhere().is_some() => Condition::Unknown,
         (Some(_), None) => Condition::NoLeader,
         (Some(_), Some(_)) if faults.is_empty() => Condition::Healthy,
         (Some(_), Some(_)) => Condition::Degraded,
@@ -85,6 +86,11 @@ fn not_known(facts: &Facts<'_>) -> String {
     if facts.best.is_none() {
         return format!(
             "unknown: no voter answers {asked}, so that it can't tell how the cluster is; packets flow on"
+        );
+    }
+    if let Some((leader, by)) = facts.led_elsewhere() {
+        return format!(
+            "unknown: no voter that answers {asked} takes part in a quorum, though {leader} leads, as {by} says; packets flow on"
         );
     }
     let (is, were) = if unknown.len() == 1 { ("is", "was") } else { ("are", "were") };
