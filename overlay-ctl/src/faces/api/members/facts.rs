@@ -47,6 +47,8 @@ pub(super) enum Life<'a> {
     Told(Voter<'a>),
     /// It runs, and its program is an earlier one.
     Earlier,
+    /// Its node runs, and does not hold the log as this member (yet).
+    NotSeated,
     /// Why there is no answer.
     Silent(String),
     /// Nobody asked it.
@@ -138,7 +140,7 @@ impl<'a> Facts<'a> {
         match self.survey.answers.get(&node) {
             Some(Answer::Told(told)) => match as_voter(told) {
                 Some(voter) if voter.log.raft_id == raft_id => Life::Told(voter),
-                _ => Life::Silent("it runs, and does not hold the log as this member".to_owned()),
+                _ => Life::NotSeated,
             },
             Some(Answer::Earlier) => Life::Earlier,
             Some(Answer::Silent(why)) => Life::Silent(why.clone()),
@@ -199,7 +201,7 @@ impl<'a> Facts<'a> {
         match self.life(raft_id) {
             Life::Told(voter) => voter.log.has_quorum || self.leader.is_none(),
             Life::Earlier => true,
-            Life::NotAsked | Life::Silent(_) => false,
+            Life::NotSeated | Life::NotAsked | Life::Silent(_) => false,
         }
     }
 

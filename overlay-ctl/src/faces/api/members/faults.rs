@@ -5,11 +5,15 @@ mod nodes;
 use super::{
     ask::Answer,
     facts::{Facts, Life, STUCK_MS, Voter, list},
+    notes::SEE_WHY,
     states,
 };
 use crate::{model::NodeId, proto::v1::Fault};
 use nodes::{is_of_another_generation, of_alarm, of_disk, of_generation, of_nodes, of_version};
 use std::collections::BTreeSet;
+
+/// A node that was given a seat has taken it within this.
+const SEATED_WITHIN_MS: u64 = 30_000;
 
 /// The sections of the handbook, `docs/operations.md`, to which faults refer.
 pub(super) const NO_QUORUM: &str = "No quorum";
@@ -111,7 +115,7 @@ fn no_leader(facts: &Facts<'_>) -> Vec<Fault> {
     let (live, silent): (Vec<u64>, Vec<u64>) = votes.into_iter().partition(|id| facts.lives(*id));
     let voters = live.iter().filter_map(|id| match facts.life(*id) {
         Life::Told(voter) => Some(voter),
-        Life::Earlier | Life::Silent(_) | Life::NotAsked => None,
+        Life::Earlier | Life::NotSeated | Life::Silent(_) | Life::NotAsked => None,
     });
     let latest = voters.max_by_key(|Voter { log, .. }| (log.commit, log.applied));
     let votes = live.iter().chain(&silent);
@@ -121,6 +125,7 @@ fn no_leader(facts: &Facts<'_>) -> Vec<Fault> {
         match facts.life(*member) {
             Life::Told(_) => format!("{name} (takes part in no quorum)"),
             Life::Earlier => format!("{name} (runs an earlier program, which does not say)"),
+            Life::NotSeated => format!("{name} (runs, and has not taken its seat)"),
             Life::Silent(why) => format!("{name} ({why})"),
             Life::NotAsked => format!("{name} (not asked)"),
         }
@@ -180,7 +185,7 @@ fn absent(facts: &Facts<'_>, member: u64) -> Option<Fault> {
     };
     let by = facts.name(leader.raft_id);
     match facts.life(member) {
-        Life::Told(_) | Life::Earlier | Life::NotAsked if is_heard => None,
+        Life::Told(_) | Life::Earlier | Life::NotSeated | Life::NotAsked if is_heard => None,
         Life::Told(voter) if leader.told.is_none() && voter.log.has_quorum => None,
         Life::Earlier | Life::NotAsked if leader.told.is_none() => None,
         Life::Told(_) => Some(fault(
@@ -189,6 +194,13 @@ fn absent(facts: &Facts<'_>, member: u64) -> Option<Fault> {
                 "see that {name} and {by} reach each other, both ways (TCP, {}), and what {name}'s log says",
                 facts.places_of([member, leader.raft_id])
             ),
+            LAGS,
+        )),
+        // Of one without a vote it is worth a note at first.
+        Life::NotSeated if !votes && !waits_long(facts, member) => None,
+        Life::NotSeated => Some(fault(
+            format!("{name} {} and has not taken its seat{heard}", if votes { "votes" } else { "is to hold the log" }),
+            format!("{SEE_WHY}; it takes its seat by itself as soon as it can"),
             LAGS,
         )),
         Life::Earlier => Some(fault(
@@ -219,10 +231,16 @@ fn absent(facts: &Facts<'_>, member: u64) -> Option<Fault> {
     }
 }
 
+/// The leader has had nothing to show for the member for so long that it is no matter of starting any more.
+pub(super) fn waits_long(facts: &Facts<'_>, member: u64) -> bool {
+    facts.contact(member).is_some_and(|contact| contact.stuck_ms >= SEATED_WITHIN_MS)
+}
+
 /// A member that is heard, and lacks too much.
 fn lagging(facts: &Facts<'_>, member: u64) -> Option<Fault> {
     let (contact, lag) = (facts.contact(member)?, facts.lag(member)?);
-    if !facts.lags(member) || !facts.is_heard(member) {
+    let is_seated = !matches!(facts.life(member), Life::NotSeated);
+    if !facts.lags(member) || !facts.is_heard(member) || !is_seated {
         return None;
     }
     let name = facts.name(member);

@@ -1,6 +1,13 @@
 //! What is as it is to be, and worth knowing.
 
-use super::facts::Facts;
+use super::{
+    facts::{Facts, Life},
+    faults,
+};
+use std::collections::BTreeSet;
+
+/// Where it is said why a node does not take its seat.
+pub(super) const SEE_WHY: &str = "see FREE, and its log for `this node is to vote, and can't`";
 
 /// One sentence each.
 pub(super) fn find(facts: &Facts<'_>) -> Vec<String> {
@@ -12,10 +19,21 @@ pub(super) fn find(facts: &Facts<'_>) -> Vec<String> {
         notes.push(format!("the voters are being changed from {from} to {to}"));
     }
     let members = facts.members();
-    for seat in facts.seats.values().filter(|seat| !members.contains(&seat.raft_id)) {
+    let is_seated = |member: u64| !matches!(facts.life(member), Life::NotSeated);
+    let votes: BTreeSet<u64> = facts.votes().into_iter().flatten().collect();
+    for seat in facts.seats.values().filter(|seat| !votes.contains(&seat.raft_id)) {
+        if !is_seated(seat.raft_id) && !faults::waits_long(facts, seat.raft_id) {
+            notes.push(format!(
+                "{} is to hold the log and has not taken its seat yet: {SEE_WHY}",
+                seat.node
+            ));
+        }
+    }
+    let absent = facts.seats.values().filter(|seat| !members.contains(&seat.raft_id));
+    for seat in absent.filter(|seat| is_seated(seat.raft_id)) {
         notes.push(format!("{} is to hold the log and is no member of Raft (yet)", seat.node));
     }
-    for learner in &best.log.learners {
+    for learner in best.log.learners.iter().filter(|learner| is_seated(**learner)) {
         let name = facts.name(*learner);
         notes.push(format!("{name} holds the log without a vote: it catches up, or the number of votes would be even"));
     }

@@ -171,6 +171,7 @@ fn member(facts: &Facts<'_>, raft_id: u64) -> Member {
         heard_ms_ago: facts.contact(raft_id).and_then(|contact| contact.heard_ms_ago),
         unanswered: match facts.life(raft_id) {
             Life::Silent(why) => why,
+            Life::NotSeated => "it runs, and does not hold the log as this member".to_owned(),
             Life::Told(_) | Life::Earlier | Life::NotAsked => String::new(),
         },
         ..Member::default()
