@@ -4,7 +4,7 @@ mod nodes;
 
 use super::{
     ask::Answer,
-    facts::{Facts, Life, STUCK_MS, Voter, list},
+    facts::{Count, Facts, Life, STUCK_MS, Voter, list},
     notes::SEE_WHY,
     states,
 };
@@ -25,6 +25,7 @@ pub(super) const DOWN: &str = "A node is down";
 pub(super) const NOT_READY: &str = "A node is not ready";
 pub(super) const COPIES: &str = "Move, copy or put back a state folder";
 pub(super) const WAYS_BACK: &str = "Which way back";
+pub(super) const VOTERS: &str = "Choose the voters";
 pub(super) const UPGRADE: &str = "Upgrade";
 
 pub(super) fn fault(what: String, remedy: impl Into<String>, section: &str) -> Fault {
@@ -73,7 +74,28 @@ pub(super) fn find(facts: &Facts<'_>) -> Vec<Fault> {
         }));
     }
     faults.extend(of_nodes(facts, &said));
+    if faults.is_empty() && facts.unknown().is_empty() {
+        faults.extend(nothing_to_spare(facts));
+    }
     faults
+}
+
+/// All that there is keeps up, and it is too little.
+fn nothing_to_spare(facts: &Facts<'_>) -> Option<Fault> {
+    let best = facts.leader.and(facts.best)?.node;
+    let count = facts.count();
+    let Count { live, all, .. } = count;
+    // Of an even number of nodes one does not vote.
+    let allowed = best.voters_wished.min(best.nodes);
+    if count.spare() > 0 || (live == 1 && all == 1 && allowed < 3) {
+        return None;
+    }
+    let what = format!(
+        "{live} of {all} voters keep up, so that none may be lost; {} nodes are to vote",
+        best.voters_wished
+    );
+    let remedy = "ask again in a minute, since those that have a seat vote as soon as they have caught up; if it stays: `overlay node promote NAME`, or say with `overlay cluster voters` that fewer are to vote";
+    Some(fault(what, remedy, VOTERS))
 }
 
 fn nobody(facts: &Facts<'_>) -> Option<Fault> {
@@ -171,8 +193,6 @@ fn no_leader(facts: &Facts<'_>) -> Vec<Fault> {
 fn absent(facts: &Facts<'_>, member: u64) -> Option<Fault> {
     let (name, asked) = (facts.name(member), &facts.survey.own.node);
     let leader = facts.leader?;
-    // One that is no node's is a note.
-    facts.node_of(member)?;
     let leads = leader.raft_id == member;
     let votes = facts.votes().iter().any(|votes| votes.contains(&member));
     let part = if votes { "votes" } else { "holds the log" };
@@ -184,6 +204,16 @@ fn absent(facts: &Facts<'_>, member: u64) -> Option<Fault> {
         (Some(_), None) => "; the leader has not heard it".to_owned(),
     };
     let by = facts.name(leader.raft_id);
+    if facts.node_of(member).is_none() {
+        // While it is heard, or has no vote, nothing is lost with it.
+        return (votes && !is_heard).then(|| {
+            fault(
+                format!("{name} votes and is no node's any more{heard}"),
+                format!("wait: the leader removes it by itself; if it stays for longer than a minute, see the log on {by}"),
+                REPLACE,
+            )
+        });
+    }
     match facts.life(member) {
         Life::Told(_) | Life::Earlier | Life::NotSeated | Life::NotAsked if is_heard => None,
         Life::Told(voter) if leader.told.is_none() && voter.log.has_quorum => None,
