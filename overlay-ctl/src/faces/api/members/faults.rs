@@ -125,7 +125,14 @@ fn nobody(facts: &Facts<'_>) -> Option<Fault> {
         format!("none of those that {own} knows as voters answers it: {asked}"),
         format!(
             "start them; where they run, see that {own} reaches them (TCP, {}); then ask one of them",
-            facts.places(facts.survey.answers.keys().copied().filter(|node| *node != facts.survey.own.node_id))
+            facts.places(
+                facts
+                    .survey
+                    .answers
+                    .keys()
+                    .copied()
+                    .filter(|node| *node != facts.survey.own.node_id)
+            )
         ),
         NO_QUORUM,
     ))
@@ -164,7 +171,8 @@ fn no_leader(facts: &Facts<'_>) -> Vec<Fault> {
         return vec![fault(what, remedy, NO_QUORUM)];
     }
     if !facts.unknown().is_empty() {
-        let what = format!("{asked} takes part in no quorum, and asked nobody: {}", list(votes.map(how)));
+        let what =
+            format!("{asked} takes part in no quorum, and asked nobody: {}", list(votes.map(how)));
         return vec![fault(what, "ask without --stale: then the others are asked", NO_QUORUM)];
     }
     if facts.count().spare() >= 0 {
@@ -229,12 +237,17 @@ fn absent(facts: &Facts<'_>, member: u64) -> Option<Fault> {
         // Of one without a vote it is worth a note at first.
         Life::NotSeated if !votes && !waits_long(facts, member) => None,
         Life::NotSeated => Some(fault(
-            format!("{name} {} and has not taken its seat{heard}", if votes { "votes" } else { "is to hold the log" }),
+            format!(
+                "{name} {} and has not taken its seat{heard}",
+                if votes { "votes" } else { "is to hold the log" }
+            ),
             format!("{SEE_WHY}; it takes its seat by itself as soon as it can"),
             LAGS,
         )),
         Life::Earlier => Some(fault(
-            format!("{name} {part} and takes no part in the quorum, though an earlier program answers for it{heard}"),
+            format!(
+                "{name} {part} and takes no part in the quorum, though an earlier program answers for it{heard}"
+            ),
             format!(
                 "see that it is {name} that answers (TCP, {}), and that {by} reaches it there",
                 facts.places_of([member])

@@ -99,9 +99,7 @@ fn not_known(facts: &Facts<'_>) -> String {
         Some(leader) => {
             format!("unknown: {} leads, and {asked} does not {how}", facts.name(leader.raft_id))
         }
-        None => format!(
-            "unknown: no voter leads, as far as {asked} knows, and it does not {how}"
-        ),
+        None => format!("unknown: no voter leads, as far as {asked} knows, and it does not {how}"),
     }
 }
 

@@ -1,6 +1,9 @@
 //! What the nodes say of themselves, and the leader of them: alarms, disks, versions, and who is down.
 
-use super::{super::own::SECOND_PROCESS, Answer, COPIES, DIFFERS, DISK, DOWN, Facts, NOT_READY, UPGRADE, WAYS_BACK, fault, list};
+use super::{
+    super::own::SECOND_PROCESS, Answer, COPIES, DIFFERS, DISK, DOWN, Facts, NOT_READY, UPGRADE,
+    WAYS_BACK, fault, list,
+};
 use crate::{
     control::peers::OF_GENERATION,
     model::NodeId,
