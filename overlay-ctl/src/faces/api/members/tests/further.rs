@@ -90,7 +90,7 @@ fn a_wish_that_is_not_carried_out_yet_is_a_note() {
     let answer = judge(&survey(leader, [(2, told(voter(2))), (4, told(agent(4)))]));
     let notes = answer.notes.join("; ");
     for words in [
-        "h4 is to hold the log and is no member",
+        "h4 is to hold the log and has not taken its seat yet",
         "member 13 of Raft is no node's",
         "member 13 holds the log without a vote",
         "3 nodes are to vote and 2 do",
