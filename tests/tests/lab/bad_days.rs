@@ -63,6 +63,12 @@ fn an_agent_without_room_takes_no_seat_until_there_is_some() {
             ensure!(log.contains("has 0 MiB free, 4 are needed"), "{log}");
             Ok(())
         })?;
+        eventually("the cluster says so, and does not take it for dead", BOUND, || {
+            let status = h1.overlay_json(&["cluster", "status"])?.to_string();
+            ensure!(status.contains("h4 is to hold the log and has not taken its seat"), "{status}");
+            ensure!(!status.contains("overlay node rm h4"), "{status}");
+            Ok(())
+        })?;
         let half_made = fs::read_dir(h4.state_dir())?
             .map(|file| Ok(file?.file_name().to_string_lossy().into_owned()))
             .collect::<Result<Vec<String>>>()?;

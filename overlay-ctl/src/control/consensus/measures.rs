@@ -70,6 +70,8 @@ struct Inner {
     refused: AtomicU64,
     /// The duration of the last write in microseconds.
     last_write_us: AtomicU64,
+    /// When the last write ended, in microseconds of the clock; [`NEVER`] = none since the node started.
+    written_us: AtomicU64,
     /// When the last snapshot was stored, in microseconds of the clock; [`NEVER`] = not since the node started.
     snapshot_us: AtomicU64,
     /// The length of the stored snapshot in bytes.
@@ -129,6 +131,7 @@ impl Measures {
             waiting: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             last_write_us: AtomicU64::new(0),
+            written_us: AtomicU64::new(NEVER),
             snapshot_us: AtomicU64::new(NEVER),
             snapshot_bytes: AtomicU64::new(0),
             snapshot_took_us: AtomicU64::new(NEVER),
@@ -168,6 +171,12 @@ impl Measures {
         Duration::from_micros(self.inner.last_write_us.load(Ordering::Relaxed))
     }
 
+    /// How long ago the last write to the log ended; `None` = there was none since the node started.
+    #[must_use]
+    pub fn last_write_age(&self) -> Option<Duration> {
+        self.since(&self.inner.written_us)
+    }
+
     /// The length of the stored snapshot in bytes; 0 = there is none.
     #[must_use]
     pub fn snapshot_bytes(&self) -> u64 {
@@ -205,7 +214,12 @@ impl Measures {
     /// started.
     #[must_use]
     pub fn snapshot_age(&self) -> Option<Duration> {
-        let at = self.inner.snapshot_us.load(Ordering::Relaxed);
+        self.since(&self.inner.snapshot_us)
+    }
+
+    /// How long ago that was, if ever.
+    fn since(&self, at_us: &AtomicU64) -> Option<Duration> {
+        let at = at_us.load(Ordering::Relaxed);
         (at != NEVER).then(|| (self.clock)().saturating_sub(Duration::from_micros(at)))
     }
 
@@ -214,6 +228,7 @@ impl Measures {
         self.inner.writes[bucket].fetch_add(1, Ordering::Relaxed);
         self.inner.write_us.fetch_add(micros(took), Ordering::Relaxed);
         self.inner.last_write_us.store(micros(took), Ordering::Relaxed);
+        self.inner.written_us.store(micros((self.clock)()), Ordering::Relaxed);
     }
 
     pub(super) fn note_leader(&self) {
@@ -316,14 +331,16 @@ mod tests {
     }
 
     #[test]
-    fn the_age_of_a_snapshot_is_known_once_there_was_one() {
+    fn the_age_of_a_snapshot_and_of_a_write_is_known_once_there_was_one() {
         let now = Arc::new(AtomicU64::new(7));
         let seen = Arc::clone(&now);
         let clock = move || Duration::from_secs(seen.load(Ordering::Relaxed));
         let measures = Measures::new(Arc::new(clock));
-        assert_eq!(measures.snapshot_age(), None);
+        assert_eq!((measures.snapshot_age(), measures.last_write_age()), (None, None));
         measures.note_snapshot();
+        measures.note_write(MS);
         now.store(9, Ordering::Relaxed);
-        assert_eq!(measures.snapshot_age(), Some(Duration::from_secs(2)));
+        let ago = Some(Duration::from_secs(2));
+        assert_eq!((measures.snapshot_age(), measures.last_write_age()), (ago, ago));
     }
 }

@@ -30,7 +30,7 @@ pub use outage::Outage;
 pub use places::Peer;
 pub use processes::{Incarnation, is_another};
 pub use raft::carry_raft_messages;
-pub use stamp::{Admission, Admitted, PeerChannel};
+pub use stamp::{Admission, Admitted, OF_GENERATION, PeerChannel};
 
 use crate::proto::internal::peers_client::PeersClient;
 

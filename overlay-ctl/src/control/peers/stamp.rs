@@ -29,6 +29,8 @@ use uuid::Uuid;
 const INTERNAL: &str = "/overlay.internal.";
 /// The calls that a node of an older generation may make.
 const COMES_BACK: [&str; 2] = ["/overlay.v1.Cluster/Join", "/overlay.v1.Cluster/Status"];
+/// What is said of a node of another generation than the one it talks with, before the number of its generation.
+pub const OF_GENERATION: &str = "is of generation";
 /// How many other clusters are logged, once each. Further ones are refused without a line, so that a stranger can't fill
 /// the log.
 const LOGGED_MAX: usize = 32;
@@ -97,7 +99,7 @@ impl Strangers {
                     );
                 }
                 format!(
-                    "the node at {address} is of generation {generation} of the cluster, and this node of generation {at_least}"
+                    "the node at {address} {OF_GENERATION} {generation} of the cluster, and this node of generation {at_least}"
                 )
             }
             Some((theirs, _)) => {
@@ -177,7 +179,7 @@ impl Service<http::Request<Body>> for PeerChannel {
             {
                 // The node there has refused the call.
                 return Err(Status::unavailable(format!(
-                    "the node at {address} is of generation {theirs} of the cluster, and this node of generation {ours}: the cluster was restored or recovered"
+                    "the node at {address} {OF_GENERATION} {theirs} of the cluster, and this node of generation {ours}: the cluster was restored or recovered"
                 ))
                 .into());
             }
@@ -244,11 +246,11 @@ impl Admission {
                     tracing::warn!(from, %ours, %theirs, "a node of an older generation of the cluster calls: it is told to rejoin");
                 }
                 Err(Status::permission_denied(format!(
-                    "this node is of generation {ours} of the cluster, and the caller is of the older generation {theirs}: the cluster was restored or recovered since, and the caller has to rejoin"
+                    "this node {OF_GENERATION} {ours} of the cluster, and the caller is of the older generation {theirs}: the cluster was restored or recovered since, and the caller has to rejoin"
                 )))
             }
             Ordering::Greater => Err(Status::permission_denied(format!(
-                "this node is of generation {ours} of the cluster, older than the caller's, {theirs}: this node has to rejoin"
+                "this node {OF_GENERATION} {ours} of the cluster, older than the caller's, {theirs}: this node has to rejoin"
             ))),
         }
     }

@@ -3,7 +3,9 @@
 mod ask;
 mod facts;
 mod faults;
+mod notes;
 mod own;
+mod states;
 #[cfg(test)]
 mod tests;
 mod verdict;

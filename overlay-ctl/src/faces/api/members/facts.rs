@@ -17,7 +17,9 @@ const LAG_MAX: u64 = 1_000;
 /// The answers, put together.
 pub(super) struct Facts<'a> {
     pub(super) survey: &'a Survey,
-    /// The nodes that have a seat, by the latest rows that were told.
+    /// Whose rows count: the same one's, or, where no voter answers, those of the node that knows the latest.
+    pub(super) rows: &'a MemberStatus,
+    /// The nodes that have a seat, by those rows.
     pub(super) seats: BTreeMap<NodeId, &'a Seat>,
     /// Whose word counts for Raft's configuration: the leader's, or that of the voter with the latest log.
     pub(super) best: Option<Voter<'a>>,
@@ -45,6 +47,8 @@ pub(super) enum Life<'a> {
     Told(Voter<'a>),
     /// It runs, and its program is an earlier one.
     Earlier,
+    /// Its node runs, and does not hold the log as this member (yet).
+    NotSeated,
     /// Why there is no answer.
     Silent(String),
     /// Nobody asked it.
@@ -57,16 +61,16 @@ fn as_voter(node: &MemberStatus) -> Option<Voter<'_>> {
 
 impl<'a> Facts<'a> {
     pub(super) fn new(survey: &'a Survey) -> Self {
-        let latest = survey.told().max_by_key(|told| (told.generation, told.revision));
-        let seats = latest.iter().flat_map(|told| &told.seats);
-        let seats = seats.map(|seat| (seat.node_id, seat)).collect();
         let voters: Vec<Voter<'a>> = survey.told().filter_map(as_voter).collect();
         let leader = leader(&voters);
         let best = voters.iter().copied().max_by_key(|Voter { node, log }| {
             let leads = leader.is_some_and(|leader| leader.raft_id == log.raft_id);
             (node.generation, leads, log.commit, log.applied, log.term)
         });
-        Self { survey, seats, best, leader }
+        let latest = || survey.told().max_by_key(|told| (told.generation, told.revision));
+        let rows = best.map(|best| best.node).or_else(latest).unwrap_or(&survey.own);
+        let seats = rows.seats.iter().map(|seat| (seat.node_id, seat)).collect();
+        Self { survey, rows, seats, best, leader }
     }
 
     /// The members that vote, as two sets: those of the configuration, and, while it changes, those of the one before. Each
@@ -109,6 +113,22 @@ impl<'a> Facts<'a> {
         })
     }
 
+    pub(super) fn node_name_or_id(&self, node: NodeId) -> String {
+        self.node_name(node).unwrap_or_else(|| format!("node {node}"))
+    }
+
+    /// Where the nodes listen, as their rows say.
+    pub(super) fn places(&self, nodes: impl IntoIterator<Item = NodeId>) -> String {
+        let seats = nodes.into_iter().filter_map(|node| self.seats.get(&node));
+        let places: Vec<String> = seats.map(|seat| seat.listen.clone()).collect();
+        if places.is_empty() { "the address where it listens".to_owned() } else { list(places) }
+    }
+
+    /// Where the members listen.
+    pub(super) fn places_of(&self, members: impl IntoIterator<Item = u64>) -> String {
+        self.places(members.into_iter().filter_map(|member| self.node_of(member)))
+    }
+
     pub(super) fn names(&self, members: impl IntoIterator<Item = u64>) -> String {
         list(members.into_iter().map(|member| self.name(member)))
     }
@@ -120,7 +140,7 @@ impl<'a> Facts<'a> {
         match self.survey.answers.get(&node) {
             Some(Answer::Told(told)) => match as_voter(told) {
                 Some(voter) if voter.log.raft_id == raft_id => Life::Told(voter),
-                _ => Life::Silent("it runs, and does not hold the log as this member".to_owned()),
+                _ => Life::NotSeated,
             },
             Some(Answer::Earlier) => Life::Earlier,
             Some(Answer::Silent(why)) => Life::Silent(why.clone()),
@@ -147,19 +167,41 @@ impl<'a> Facts<'a> {
         self.lag(raft_id).is_some_and(|lag| lag > LAG_MAX || (lag > 0 && is_stuck))
     }
 
-    /// Whether the member does its part, as far as can be told.
+    /// Where no voter that answers takes part in a quorum: the leader that a node names all the same, and that node.
+    pub(super) fn led_elsewhere(&self) -> Option<(&'a str, &'a str)> {
+        let survey = self.survey;
+        let mut told = std::iter::once(&*survey.own).chain(survey.told());
+        let told = told.find(|told| self.leader.is_none() && !told.leader.is_empty())?;
+        Some((&told.leader, &told.node))
+    }
+
+    /// Nobody says whether the member does its part: the leader did not tell, and the member was not asked.
+    pub(super) fn is_unknown(&self, raft_id: u64) -> bool {
+        let leads = self.leader.is_some_and(|leader| leader.raft_id == raft_id);
+        let is_told = self.leader.is_some_and(|leader| leader.told.is_some());
+        !leads && !is_told && matches!(self.life(raft_id), Life::NotAsked)
+    }
+
+    /// The voters of which that is so.
+    pub(super) fn unknown(&self) -> BTreeSet<u64> {
+        let voters = self.votes().into_iter().flatten();
+        voters.filter(|voter| self.is_unknown(*voter)).collect()
+    }
+
+    /// Whether the member does its part, as far as can be told. What the leader hears counts more than what was answered.
     pub(super) fn lives(&self, raft_id: u64) -> bool {
         if self.lags(raft_id) {
             return false;
         }
-        if self.leader.is_some_and(|leader| leader.raft_id == raft_id) || self.is_heard(raft_id) {
-            return true;
+        if let Some(leader) = self.leader
+            && (leader.raft_id == raft_id || leader.told.is_some())
+        {
+            return leader.raft_id == raft_id || self.is_heard(raft_id);
         }
         match self.life(raft_id) {
             Life::Told(voter) => voter.log.has_quorum || self.leader.is_none(),
             Life::Earlier => true,
-            Life::NotAsked => self.leader.is_some(),
-            Life::Silent(_) => false,
+            Life::NotSeated | Life::NotAsked | Life::Silent(_) => false,
         }
     }
 

@@ -29,7 +29,7 @@ const HALF_SILENT: [&str; 2] = [
     "half of the nodes or more are silent at once, so that none of them is given up: rather this node is cut off from them; see their own `overlay status`, and the network between",
 ];
 /// The kind of the alarm of a node whose state folder was copied.
-const SECOND_PROCESS: &str = "second_process";
+pub(super) const SECOND_PROCESS: &str = "second_process";
 
 /// What a node knows of the rows.
 #[derive(Default)]
@@ -161,6 +161,7 @@ async fn voter_status(voter: &VoterParts) -> VoterStatus {
         log_bytes: 0,
         writes: status.disk.writes,
         last_write_us: micros(measures.last_write()),
+        last_write_age_ms: measures.last_write_age().map(millis),
         average_write_us: micros(status.disk.average),
         waiting: measures.waiting(),
         refused: measures.refused(),

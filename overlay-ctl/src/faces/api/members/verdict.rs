@@ -3,7 +3,7 @@
 use super::{
     ask::{Answer, Survey},
     facts::{Count, Facts, Life},
-    faults,
+    faults, notes, states,
 };
 use crate::{
     model::NodeId,
@@ -13,17 +13,17 @@ use crate::{
 /// Judges the answers.
 pub(super) fn judge(survey: &Survey) -> MembersResponse {
     let facts = Facts::new(survey);
-    let (faults, notes) = (faults::find(&facts), faults::notes(&facts));
+    let (faults, notes) = (faults::find(&facts), notes::find(&facts));
     let condition = match (facts.best, facts.leader) {
         (None, _) => Condition::Unknown,
+        (Some(_), _) if !facts.unknown().is_empty() => Condition::Unknown,
+        (Some(_), None) if facts.led_elsewhere().is_some() => Condition::Unknown,
         (Some(_), None) => Condition::NoLeader,
         (Some(_), Some(_)) if faults.is_empty() => Condition::Healthy,
         (Some(_), Some(_)) => Condition::Degraded,
     };
-    let own = &*survey.own;
-    let best = facts.best.map_or(own, |best| best.node);
-    let (same_state_revision, same_state) = faults::same_state(&facts).unwrap_or_default();
-    let commits = survey.told().filter_map(|told| Some(told.voter.as_ref()?.commit));
+    let rows = facts.rows;
+    let (same_state_revision, same_state) = states::same_state(&facts).unwrap_or_default();
     let latest_term = survey.told().filter_map(|told| Some(told.voter.as_ref()?.term)).max();
     MembersResponse {
         condition: condition.into(),
@@ -31,16 +31,16 @@ pub(super) fn judge(survey: &Survey) -> MembersResponse {
         faults,
         notes,
         cluster: survey.cluster.clone(),
-        generation: best.generation,
-        cluster_version: best.cluster_version,
+        generation: rows.generation,
+        cluster_version: rows.cluster_version,
         leader: facts.leader.map(|leader| facts.name(leader.raft_id)).unwrap_or_default(),
         term: facts.leader.map_or(latest_term.unwrap_or_default(), |leader| leader.term),
-        revision: commits.max().unwrap_or(own.revision),
-        asked: own.node.clone(),
+        revision: facts.best.map_or(rows.revision, |best| best.log.commit),
+        asked: survey.own.node.clone(),
         members: members(&facts),
         same_state_revision,
         same_state,
-        nodes: survey.told().max_by_key(|told| told.revision).map_or(0, |told| told.nodes),
+        nodes: rows.nodes,
     }
 }
 
@@ -75,9 +75,31 @@ fn verdict(facts: &Facts<'_>, condition: Condition, faults: usize) -> String {
         Condition::NoLeader => format!(
             "no leader: {live} of {all} voters answer {asked}, which is enough, and none leads; packets flow on, and nothing can be changed"
         ),
-        Condition::Unknown | Condition::Unspecified => format!(
+        Condition::Unknown | Condition::Unspecified => not_known(facts),
+    }
+}
+
+/// Why it can't be said how the cluster is.
+fn not_known(facts: &Facts<'_>) -> String {
+    let asked = &facts.survey.own.node;
+    let unknown = facts.unknown();
+    if facts.best.is_none() {
+        return format!(
             "unknown: no voter answers {asked}, so that it can't tell how the cluster is; packets flow on"
-        ),
+        );
+    }
+    if let Some((leader, by)) = facts.led_elsewhere() {
+        return format!(
+            "unknown: no voter that answers {asked} takes part in a quorum, though {leader} leads, as {by} says; packets flow on"
+        );
+    }
+    let (is, were) = if unknown.len() == 1 { ("is", "was") } else { ("are", "were") };
+    let how = format!("know how {} {is}, which {were} not asked", facts.names(unknown));
+    match facts.leader {
+        Some(leader) => {
+            format!("unknown: {} leads, and {asked} does not {how}", facts.name(leader.raft_id))
+        }
+        None => format!("unknown: no voter leads, as far as {asked} knows, and it does not {how}"),
     }
 }
 
@@ -147,6 +169,7 @@ fn member(facts: &Facts<'_>, raft_id: u64) -> Member {
         heard_ms_ago: facts.contact(raft_id).and_then(|contact| contact.heard_ms_ago),
         unanswered: match facts.life(raft_id) {
             Life::Silent(why) => why,
+            Life::NotSeated => "it runs, and does not hold the log as this member".to_owned(),
             Life::Told(_) | Life::Earlier | Life::NotAsked => String::new(),
         },
         ..Member::default()

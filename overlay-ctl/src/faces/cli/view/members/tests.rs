@@ -99,9 +99,9 @@ states            the same at revision 64 on h1, h2
 nodes             4
 asked             h4
 
-NODE   RAFT ID   RAFT     WISH    TERM   APPLIED   LOG ENDS AT   LAG   HEARD       AGENTS
-h1     4         leader   voter   7      90        93 (term 6)   0     -           2
-h2     5         voter    agent   -      -         -             12    2 min ago   -
+NODE   RAFT ID   RAFT     SEAT   TERM   APPLIED   LOG ENDS AT   LAG   HEARD       AGENTS
+h1     4         leader   yes    7      90        93 (term 6)   0     -           2
+h2     5         voter    no     -      -         -             12    2 min ago   -
 
 NODE   VERSION   SPEAKS   FREE        LOG      LAST WRITE   AVERAGE   SNAPSHOT AT    STORED
 h1     0.1.0     1 to 2   12288 MiB   25 MiB   1.2 ms       0.9 ms    60 (0.5 MiB)   2 h ago
