@@ -87,6 +87,20 @@ fn what_nobody_answered_may_come_late_and_be_taken_back_and_comes_once() {
 }
 
 #[test]
+fn what_was_refused_without_effect_and_stands_is_refused() {
+    let refused = record(CREATE, 10, 20, Answer::Refused("its node could not make it".to_owned()));
+    let at = |sent, answer| record(Ask::Show, sent, sent + 1, answer);
+    assert!(is_refused(from_ref(&refused), &[], &is_there(7)));
+    assert!(is_refused(&[refused.clone(), at(30, shown(7))], &[], &is_there(7)));
+    assert!(!is_refused(from_ref(&refused), &[], &Operation::Absent));
+    // Somebody else's may stand, and one of its own name may follow it.
+    let others = record(CREATE, 25, 30, made(8, "a"));
+    assert!(!is_refused(&[refused.clone(), at(12, shown(7)), others], &[], &is_there(8)));
+    let doubted = Record { is_doubted: true, ..refused };
+    assert!(!is_refused(&[doubted, at(30, shown(7))], &[], &is_there(7)));
+}
+
+#[test]
 fn what_a_refused_call_made_may_have_been_removed_by_another_one() {
     let network = |record: Record| Record { kind: Kind::Network, ..record };
     let create = Ask::Create { host: None };
