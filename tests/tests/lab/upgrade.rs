@@ -128,8 +128,9 @@ impl Site {
 
     /// Ends what runs, and checks that no packet was lost, and that all voters hold what was acknowledged and the same.
     fn end(self) -> Result<()> {
-        let Written { kept, gone, acknowledged, failed } = self.writer.stop()?;
+        let Written { kept, gone, acknowledged, failed, refused } = self.writer.stop()?;
         println!("{acknowledged} writes were acknowledged, {} failed: {failed:?}", failed.len());
+        ensure!(refused.is_empty(), "{} writes were refused: {refused:?}", refused.len());
         ensure!(failed.len() * 10 <= acknowledged, "{} writes failed: {failed:?}", failed.len());
         let voters = &self.cluster.hosts[..3];
         let (networks, endpoints) = eventually("all voters hold the same", BOUND, || {

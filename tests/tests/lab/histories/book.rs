@@ -198,9 +198,12 @@ impl Record {
                 vec![sure(Operation::Made { call: number, id: Some(id), host })]
             }
             (Ask::Create { .. }, Answer::Exists) => vec![sure(Operation::Exists)],
-            // It may have stood until its node said that it can't make it, or until somebody removed it.
+            // It may have stood until its node said that it can't make it, or until somebody removed it: before the answer.
             (Ask::Create { host }, Answer::Refused(_)) if !self.is_pending() => {
-                tried(self.answered, host)
+                let mut calls = tried(self.answered.saturating_sub(1), host);
+                let (sent, operation) = (self.answered, Operation::Gone { call: number });
+                calls.push(Call { sent, ..sure(operation) });
+                calls
             }
             (Ask::Remove, Answer::Removed { .. }) => vec![sure(Operation::Removed)],
             (Ask::Show, &Answer::Shown { id, host }) => vec![sure(Operation::Shown { id, host })],

@@ -1,6 +1,7 @@
 //! A client that creates, removes and shows a few networks and endpoints at any node, and notes each answer.
 
 use std::{
+    error::Error as _,
     io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -240,15 +241,25 @@ async fn connect(socket: &Path) -> Result<Channel> {
 /// What an error says of the call.
 fn answer_of(status: &Status, request: &Request) -> Answer {
     let text = format!("{:?}: {}", status.code(), status.message());
+    // What a node sent has no source: this was made here of a connection that broke.
+    if status.source().is_some() {
+        return Answer::Unknown(format!("the connection broke: {text}"));
+    }
     let effect = status.metadata().get(EFFECT).and_then(|effect| effect.to_str().ok());
     if effect != Some("none") {
         return Answer::Unknown(text);
     }
-    let name = &request.drawn.name;
-    let is_taken = status.message().contains(&format!("with name {name} already exists"));
+    let Drawn { kind, name, .. } = &request.drawn;
+    let word = match kind {
+        Kind::Network => "network",
+        Kind::Endpoint => "endpoint",
+    };
+    let of_name = format!("{word} with name {name}");
+    let (is_taken, is_nobodys) = (format!("{of_name} already exists"), format!("no {of_name};"));
+    let says = |words: &str| status.message().contains(words);
     match (request.ask, status.code()) {
-        (Ask::Create { .. }, Code::AlreadyExists) if is_taken => Answer::Exists,
-        (Ask::Remove | Ask::Show, Code::NotFound) => Answer::Absent,
+        (Ask::Create { .. }, Code::AlreadyExists) if says(&is_taken) => Answer::Exists,
+        (Ask::Remove | Ask::Show, Code::NotFound) if says(&is_nobodys) => Answer::Absent,
         _ => Answer::Refused(text),
     }
 }

@@ -8,6 +8,7 @@ mod book;
 mod client;
 mod dice;
 mod faults;
+mod foreseen;
 mod name;
 mod report;
 mod settled;
@@ -79,13 +80,17 @@ fn run(lab: &mut Lab, fault: Fault, seed: u64, time: Duration) -> Result<Report>
         verdict::names(&records, &removals, |record| settled.last_look(record, &world));
     wrong.extend(verdict::revisions(&records));
     wrong.extend(verdict::owners(&records, &removals));
+    wrong.extend(foreseen::others(&records, &removals));
     if traffic.lost + traffic.misdelivered > 0 {
         let what =
             format!("{} packets were lost, {} misdelivered", traffic.lost, traffic.misdelivered);
         wrong.push(Wrong { what, shown: traffic.examples.clone() });
     }
     let counts = Counts::of(&records);
-    ensure!(counts.ok > 20 && traffic.sent > 100, "too little was done: {counts:?}, {traffic:?}");
+    ensure!(
+        counts.are_enough() && traffic.sent > 100,
+        "too little was done: {counts:?}, {traffic:?}"
+    );
     Ok(Report {
         voters: world.voters,
         strikes,

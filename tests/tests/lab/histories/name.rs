@@ -23,6 +23,8 @@ pub(super) enum Operation {
     Made { call: usize, id: Option<u64>, host: Option<usize> },
     /// What that call made was removed, since its node could not make it, or was removed itself.
     TakenBack { call: usize },
+    /// What that call made is not there: its answer was that nothing came of it, or nothing is left.
+    Gone { call: usize },
     /// A creation was refused, because the name is somebody's.
     Exists,
     /// There is nobody to be shown or removed.
@@ -44,6 +46,9 @@ impl Object for Name {
             (&Operation::Made { call, id, host }, None) => Some(Some(Holder { call, id, host })),
             (Operation::TakenBack { call }, Some(holder)) if holder.call == *call => Some(None),
             (Operation::Exists, Some(_)) | (Operation::Absent, None) => Some(*state),
+            (Operation::Gone { call }, holder) => {
+                holder.is_none_or(|holder| holder.call != *call).then_some(holder)
+            }
             (Operation::Removed, Some(_)) => Some(None),
             (&Operation::Shown { id, host }, Some(holder)) => {
                 let fits = holder.id.is_none_or(|its| its == id) && holder.host == host;
@@ -66,7 +71,10 @@ impl Object for Name {
 
     fn only_reads(&self, operation: &Operation) -> bool {
         match operation {
-            Operation::Exists | Operation::Absent | Operation::Shown { .. } => true,
+            Operation::Exists
+            | Operation::Absent
+            | Operation::Shown { .. }
+            | Operation::Gone { .. } => true,
             Operation::Made { .. }
             | Operation::TakenBack { .. }
             | Operation::Removed

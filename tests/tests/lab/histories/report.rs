@@ -29,7 +29,14 @@ pub(super) struct Counts {
     pub(super) ok: usize,
     pub(super) failed: usize,
     pub(super) unknown: usize,
+    /// Of those that succeeded, and of those that failed: what else a run must have seen to show anything.
+    pub(super) made: usize,
+    pub(super) removed: usize,
+    pub(super) exists: usize,
 }
+
+/// So many of each a run has at least, a short one, too: names are given, taken away, and asked for twice.
+const LEAST: usize = 5;
 
 impl Counts {
     pub(super) fn of(records: &[Record]) -> Self {
@@ -40,20 +47,32 @@ impl Counts {
                 Answer::Exists | Answer::Absent | Answer::Refused(_) => counts.failed += 1,
                 Answer::Unknown(_) => counts.unknown += 1,
             }
+            match record.answer {
+                Answer::Made(_) => counts.made += 1,
+                Answer::Removed { .. } => counts.removed += 1,
+                Answer::Exists => counts.exists += 1,
+                Answer::Shown { .. } | Answer::Absent | Answer::Refused(_) | Answer::Unknown(_) => {
+                }
+            }
         }
         counts
+    }
+
+    /// Returns false for a run that would show next to nothing, whatever the cluster did.
+    pub(super) fn are_enough(&self) -> bool {
+        self.made.min(self.removed).min(self.exists) >= LEAST
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { voters, strikes, counts, names, traffic, longest_gap, wrong } = self;
-        let Counts { ok, failed, unknown } = counts;
+        let Counts { ok, failed, unknown, made, removed, exists } = counts;
         let Tally { sent, lost, misdelivered, .. } = traffic;
         write!(
             f,
-            "{voters} voters, struck {} times ({}); {ok} calls succeeded, {failed} were refused, \
-             {unknown} unknown, of {names} names; {sent} packets, {lost} lost, {misdelivered} \
+            "{voters} voters, struck {} times ({}); {ok} calls succeeded ({made} made, {removed} removed), \
+             {failed} were refused ({exists} as taken), {unknown} unknown, of {names} names; {sent} packets, {lost} lost, {misdelivered} \
              misdelivered; {:.1} s without a write; {} wrong",
             strikes.len(),
             strikes.join("; "),
@@ -122,7 +141,7 @@ impl fmt::Display for Table {
         )?;
         for (name, row) in &self.0 {
             let Row { runs, failed, strikes, counts, names, traffic, longest_gap } = row;
-            let Counts { ok, failed: refused, unknown } = counts;
+            let Counts { ok, failed: refused, unknown, .. } = counts;
             let Tally { sent, lost, misdelivered, .. } = traffic;
             writeln!(
                 f,

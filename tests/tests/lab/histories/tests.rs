@@ -6,7 +6,9 @@ use overlay_lab::linear::Call;
 
 use super::{
     book::{Answer, Ask, Kind, Made, Record, Removal},
+    foreseen::others,
     name::Operation,
+    report::Counts,
     verdict::{longest_gap, names, owners, revisions},
 };
 
@@ -87,6 +89,20 @@ fn what_nobody_answered_may_come_late_and_be_taken_back_and_comes_once() {
 }
 
 #[test]
+fn what_was_refused_without_effect_and_stands_is_refused() {
+    let refused = record(CREATE, 10, 20, Answer::Refused("its node could not make it".to_owned()));
+    let at = |sent, answer| record(Ask::Show, sent, sent + 1, answer);
+    assert!(is_refused(from_ref(&refused), &[], &is_there(7)));
+    assert!(is_refused(&[refused.clone(), at(30, shown(7))], &[], &is_there(7)));
+    assert!(!is_refused(from_ref(&refused), &[], &Operation::Absent));
+    // Somebody else's may stand, and one of its own name may follow it.
+    let others = record(CREATE, 25, 30, made(8, "a"));
+    assert!(!is_refused(&[refused.clone(), at(12, shown(7)), others], &[], &is_there(8)));
+    let doubted = Record { is_doubted: true, ..refused };
+    assert!(!is_refused(&[doubted, at(30, shown(7))], &[], &is_there(7)));
+}
+
+#[test]
 fn what_a_refused_call_made_may_have_been_removed_by_another_one() {
     let network = |record: Record| Record { kind: Kind::Network, ..record };
     let create = Ask::Create { host: None };
@@ -156,4 +172,56 @@ fn the_longest_time_without_a_write_counts_from_the_begin_to_the_end() {
     assert_eq!(longest_gap(&[write(10), read, write(100)], 120), 90);
     assert_eq!(longest_gap(&[write(10), write(100)], 300), 200);
     assert_eq!(longest_gap(&[], 300), 300);
+}
+
+#[test]
+fn an_error_that_nobody_expects_is_refused() {
+    let refused = |ask, text: &str| record(ask, 10, 20, Answer::Refused(text.to_owned()));
+    let quorum = "Unavailable: the cluster has no leader with a quorum (the leader changed); see";
+    for ask in [CREATE, Ask::Remove, Ask::Show] {
+        assert!(others(&[refused(ask, quorum)], &[]).is_empty());
+        assert_eq!(others(&[refused(ask, "Internal: a defect")], &[]).len(), 1);
+    }
+    let is_other = |it| !others(from_ref(&it), &[]).is_empty();
+    let held_back =
+        "FailedPrecondition: name e0-0 was withdrawn, and not every node has forgotten it";
+    assert!(!is_other(refused(CREATE, held_back)));
+    assert!(is_other(refused(Ask::Remove, held_back)));
+    assert!(is_other(refused(CREATE, &held_back.replace("FailedPrecondition", "Internal"))));
+    assert!(is_other(refused(CREATE, "AlreadyExists: the name e0-0 is taken")));
+    let status = Answer::Unknown("Unimplemented: all nodes must run the same version".to_owned());
+    assert!(is_other(record(CREATE, 10, 20, status)));
+    assert!(!is_other(record(CREATE, 10, 20, unknown())));
+}
+
+#[test]
+fn what_lasts_may_not_be_missed_and_a_node_only_when_it_was_removed() {
+    let refused = |text: &str| record(CREATE, 10, 20, Answer::Refused(text.to_owned()));
+    let network = refused("NotFound: no network with name churn; `overlay network ls` lists them");
+    let node = refused("NotFound: no node with name h1; `overlay node ls` lists them");
+    let removal = |host, sent| Removal { host, sent, answered: sent + 1 };
+    for (record, removals, expected) in [
+        (&network, vec![removal(0, 5)], 1),
+        (&node, vec![], 1),
+        (&node, vec![removal(0, 5)], 0),
+        (&node, vec![removal(1, 5)], 1),
+        (&node, vec![removal(0, 21)], 1),
+    ] {
+        assert_eq!(others(from_ref(record), &removals).len(), expected, "{record}");
+    }
+}
+
+#[test]
+fn a_run_of_reads_is_not_enough() {
+    let write = |answer| record(CREATE, 10, 20, answer);
+    let removed = record(Ask::Remove, 10, 20, Answer::Removed { revision: 9 });
+    let of_each = [write(made(5, "a")), removed, write(Answer::Exists)];
+    let reads = vec![record(Ask::Show, 10, 20, shown(1)); 100];
+    let all = [vec![of_each.to_vec(); 10].concat(), reads].concat();
+    assert!(Counts::of(&all).are_enough());
+    for missing in &of_each {
+        let left: Vec<Record> =
+            all.iter().filter(|record| record.answer != missing.answer).cloned().collect();
+        assert!(!Counts::of(&left).are_enough(), "without {missing}");
+    }
 }

@@ -1,5 +1,8 @@
 //! A client that writes to the cluster without a pause while its nodes are restarted, and remembers what was acknowledged.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeSet,
     sync::{
@@ -17,8 +20,16 @@ use crate::support::NETWORK;
 
 /// Longest time until some more writes are acknowledged: an election may come in between, and a node that is waited for.
 const GOES_ON: Duration = Duration::from_secs(40);
+/// What a write may fail with while a leader restarts: the cluster looks for another one, and the one that ends says so. The host
+/// that restarts is asked nothing, so that no connection may be lost.
+const TRANSIENT: [&str; 2] = ["the cluster has no leader with a quorum (", "the node is stopping"];
 /// The place of no host.
 const NOBODY: usize = usize::MAX;
+
+/// Returns true if a write may fail so. What a node says of versions is never transient, also as the reason of another error.
+fn is_foreseen(error: &str, may_say: &[&str]) -> bool {
+    !error.contains("version") && TRANSIENT.iter().chain(may_say).any(|words| error.contains(words))
+}
 
 /// A client in the background. It asks one host after the other, but for the one that is about to be restarted.
 pub(super) struct Writer {
@@ -46,8 +57,10 @@ pub(super) struct Written {
     pub(super) gone: BTreeSet<String>,
     /// How many writes were acknowledged.
     pub(super) acknowledged: usize,
-    /// Requests that failed, and what was said: their effect is not known.
+    /// Requests that failed for want of a leader, and what was said: their effect is not known.
     pub(super) failed: Vec<String>,
+    /// Requests that failed for any other reason, which no upgrade may give.
+    pub(super) refused: Vec<String>,
 }
 
 impl Writer {
@@ -128,33 +141,41 @@ impl Client {
     /// Creates two networks and an endpoint by one host, and removes the endpoint and one of the networks.
     fn round(&mut self, place: usize, number: usize) {
         let [kept, gone, end] = ["kept", "gone", "end"].map(|word| format!("{word}{number}"));
-        if self.asks(place, &["network", "create", &kept]) {
+        if self.asks(place, &["network", "create", &kept], &[]) {
             self.written.kept.insert(kept);
         }
-        if self.asks(place, &["network", "create", &gone]) {
-            self.removes(place, "network", gone);
+        if self.asks(place, &["network", "create", &gone], &[]) {
+            self.removes(place, "network", gone, &[]);
         }
         let inside = self.hosts[place].1.name().to_owned();
-        self.asks(place, &["endpoint", "create", &end, "--network", NETWORK, "--netns", &inside]);
+        let words = ["endpoint", "create", &end, "--network", NETWORK, "--netns", &inside];
+        let is_made = self.asks(place, &words, &[]);
         // Also where that failed: it may be there all the same, and then its namespace is taken.
-        self.removes(place, "endpoint", end);
+        let not_there = format!("no endpoint with name {end};");
+        let may_miss = if is_made { &[][..] } else { &[not_there.as_str()] };
+        self.removes(place, "endpoint", end, may_miss);
     }
 
-    fn removes(&mut self, place: usize, kind: &str, name: String) {
-        if self.asks(place, &[kind, "rm", &name]) {
+    fn removes(&mut self, place: usize, kind: &str, name: String, may_say: &[&str]) {
+        if self.asks(place, &[kind, "rm", &name], may_say) {
             self.written.gone.insert(name);
         }
     }
 
-    /// Returns true if the request was acknowledged.
-    fn asks(&mut self, place: usize, words: &[&str]) -> bool {
+    /// Returns true if the request was acknowledged. Beside what is transient it may fail with one of `may_say`.
+    fn asks(&mut self, place: usize, words: &[&str], may_say: &[&str]) -> bool {
         let answer = self.hosts[place].0.overlay(words);
         match answer {
             Ok(_) => {
                 self.written.acknowledged += 1;
                 self.shared.acknowledged.fetch_add(1, Ordering::SeqCst);
             }
-            Err(ref error) => self.written.failed.push(format!("{words:?}: {error:#}")),
+            Err(ref error) => {
+                let (host, error) = (&self.hosts[place].0.name, format!("{error:#}"));
+                let Written { failed, refused, .. } = &mut self.written;
+                let list = if is_foreseen(&error, may_say) { failed } else { refused };
+                list.push(format!("{host}: {words:?}: {error}"));
+            }
         }
         answer.is_ok()
     }
