@@ -65,7 +65,10 @@ fn an_agent_without_room_takes_no_seat_until_there_is_some() {
         })?;
         eventually("the cluster says so, and does not take it for dead", BOUND, || {
             let status = h1.overlay_json(&["cluster", "status"])?.to_string();
-            ensure!(status.contains("h4 is to hold the log and has not taken its seat"), "{status}");
+            ensure!(
+                status.contains("h4 is to hold the log and has not taken its seat"),
+                "{status}"
+            );
             ensure!(!status.contains("overlay node rm h4"), "{status}");
             Ok(())
         })?;

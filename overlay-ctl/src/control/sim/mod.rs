@@ -34,6 +34,7 @@ mod node;
 mod operator;
 mod places;
 mod reach;
+mod renewal;
 mod request;
 mod run;
 mod start;

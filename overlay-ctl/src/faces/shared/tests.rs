@@ -19,7 +19,7 @@ impl Work {
     async fn ask(self) -> Result<usize, NoAnswer> {
         let work = || {
             let (number, go_on) =
-                (self.begun.fetch_add(1, Ordering::SeqCst) + 1, self.go_on.clone());
+                (self.begun.fetch_add(1, Ordering::SeqCst) + 1, Arc::clone(&self.go_on));
             async move {
                 go_on.notified().await;
                 number
@@ -96,7 +96,7 @@ async fn work_goes_on_without_those_who_asked_for_it() {
 async fn work_that_panics_is_no_answer_and_is_done_again() {
     let shared = Shared::<usize>::default();
     let panics = async || -> usize { panic!("as the test wishes") };
-    assert_eq!(shared.get(|| panics()).await, Err(NoAnswer::Failed));
+    assert_eq!(shared.get(panics).await, Err(NoAnswer::Failed));
     advance(FRESH * 2).await;
     assert_eq!(shared.get(async || 7).await, Ok(7));
 }

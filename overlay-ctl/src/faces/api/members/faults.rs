@@ -5,7 +5,6 @@ mod nodes;
 use super::{
     ask::Answer,
     facts::{Count, Facts, Life, STUCK_MS, Voter, list},
-    notes::SEE_WHY,
     states,
 };
 use crate::{model::NodeId, proto::v1::Fault};
@@ -14,6 +13,9 @@ use std::collections::BTreeSet;
 
 /// A node that was given a seat has taken it within this.
 const SEATED_WITHIN_MS: u64 = 30_000;
+
+/// Where it is said why a node does not take its seat.
+pub(super) const SEE_WHY: &str = "see FREE, and its log for `this node is to vote, and can't`";
 
 /// The sections of the handbook, `docs/operations.md`, to which faults refer.
 pub(super) const NO_QUORUM: &str = "No quorum";
@@ -44,7 +46,7 @@ pub(super) fn find(facts: &Facts<'_>) -> Vec<Fault> {
         (Some(_), None) => faults.extend(no_leader(facts)),
         (Some(_), Some(_)) => {}
     }
-    faults.extend(states::differing(facts));
+    faults.extend(states::differing(facts).map(|(what, remedy)| fault(what, remedy, DIFFERS)));
     faults.extend(of_generations);
     let rejoins = |(node, answer): (&NodeId, &Answer)| {
         is_of_another_generation(answer).and_then(|_| facts.node_name(*node))

@@ -2,12 +2,9 @@
 
 use super::{
     facts::{Facts, Life},
-    faults,
+    faults::{self, SEE_WHY},
 };
 use std::collections::BTreeSet;
-
-/// Where it is said why a node does not take its seat.
-pub(super) const SEE_WHY: &str = "see FREE, and its log for `this node is to vote, and can't`";
 
 /// One sentence each.
 pub(super) fn find(facts: &Facts<'_>) -> Vec<String> {

@@ -1,10 +1,7 @@
 //! Whether the voters hold the same state, by the hashes that they tell.
 
-use super::{
-    facts::{Facts, list},
-    faults::{DIFFERS, fault},
-};
-use crate::proto::v1::{Fault, StateHash};
+use super::facts::{Facts, list};
+use crate::proto::v1::StateHash;
 use std::collections::BTreeMap;
 
 /// The states of the voters at each revision of which at least two told a hash: the nodes with each state.
@@ -33,13 +30,13 @@ pub(super) fn same_state(facts: &Facts<'_>) -> Option<(u64, Vec<String>)> {
     Some((revision, nodes.iter().map(|node| (*node).to_owned()).collect()))
 }
 
-/// Voters whose states differ at the latest revision that they have in common.
-pub(super) fn differing(facts: &Facts<'_>) -> Option<Fault> {
+/// Voters whose states differ at the latest revision that they have in common: what is wrong, and what to do.
+pub(super) fn differing(facts: &Facts<'_>) -> Option<(String, &'static str)> {
     let (revision, states) = states(facts).pop_last().filter(|(_, states)| states.len() > 1)?;
     let what = format!(
         "the voters hold different states at revision {revision}: {}",
         list(states.into_iter().map(|nodes| format!("one on {}", nodes.join(", "))))
     );
     let remedy = "a voter that differs from a majority ends and rejoins by itself; keep the logs, and report it";
-    Some(fault(what, remedy, DIFFERS))
+    Some((what, remedy))
 }
