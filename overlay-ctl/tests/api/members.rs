@@ -35,7 +35,7 @@ fn each_node_says_how_the_voters_are_also_without_a_quorum() {
         assert!(log.has_quorum && log.writes > 0 && log.log_bytes > 0, "{log:#?}");
 
         drop(first);
-        let lost = ask(Condition::NoLeader).await;
+        let lost = ask(Condition::NoQuorum).await;
         assert!(lost.verdict.starts_with("no quorum: 0 of 1 voters answer h2"), "{lost:#?}");
         assert!(lost.faults[0].what.contains("h1 ("), "{lost:#?}");
         let log = eventually("it finds that it has no quorum", async || {

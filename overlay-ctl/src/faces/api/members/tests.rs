@@ -208,7 +208,7 @@ fn without_a_majority_it_is_said_who_is_missing_and_who_could_go_on() {
     for asked in [left.clone(), unserved] {
         let name = asked.node.clone();
         let answer = judge(&survey(asked, [(1, silent()), (2, told(left.clone())), (3, silent())]));
-        assert_eq!(answer.condition(), Condition::NoLeader);
+        assert_eq!(answer.condition(), Condition::NoQuorum);
         let verdict = format!("no quorum: 1 of 3 voters answers {name}, and 2 are needed");
         assert!(answer.verdict.starts_with(&verdict), "{}", answer.verdict);
         let fault = only(&answer);

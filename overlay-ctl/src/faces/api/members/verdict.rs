@@ -18,6 +18,7 @@ pub(super) fn judge(survey: &Survey) -> MembersResponse {
         (None, _) => Condition::Unknown,
         (Some(_), _) if !facts.unknown().is_empty() => Condition::Unknown,
         (Some(_), None) if facts.led_elsewhere().is_some() => Condition::Unknown,
+        (Some(_), None) if facts.count().spare() < 0 => Condition::NoQuorum,
         (Some(_), None) => Condition::NoLeader,
         (Some(_), Some(_)) if faults.is_empty() => Condition::Healthy,
         (Some(_), Some(_)) => Condition::Degraded,
@@ -65,7 +66,7 @@ fn verdict(facts: &Facts<'_>, condition: Condition, faults: usize) -> String {
                 "degraded: {leader} leads, {live} of {all} voters keep up, and {things} to be seen to"
             )
         }
-        Condition::NoLeader if live < needed => {
+        Condition::NoQuorum => {
             let answer = if live == 1 { "answers" } else { "answer" };
             let are = if needed == 1 { "is" } else { "are" };
             format!(

@@ -168,6 +168,7 @@ async fn the_status_is_printed_and_fails_unless_the_cluster_is_healthy() {
     for (condition, name) in [
         (Condition::Degraded, "degraded"),
         (Condition::NoLeader, "no leader"),
+        (Condition::NoQuorum, "no quorum"),
         (Condition::Unknown, "unknown"),
         (Condition::Unspecified, "unknown"),
     ] {

@@ -95,6 +95,7 @@ fn condition_name(condition: Condition) -> &'static str {
         Condition::Healthy => HEALTHY,
         Condition::Degraded => "degraded",
         Condition::NoLeader => "no leader",
+        Condition::NoQuorum => "no quorum",
         Condition::Unknown | Condition::Unspecified => "unknown",
     }
 }
