@@ -166,6 +166,7 @@ const ROWS: &[&str] = &[
 /// Rows that need several rare events at once: a run of 500 seeds has them a few times, or not at all. A run of
 /// [`MANY`] seeds must hit these, too.
 const RARE: &[&str] = &[
+    "members: came back as an agent",
     "members: its life was another by then",
     "generation: a node that is unknown by now joined anew",
     "version: raise refused",
