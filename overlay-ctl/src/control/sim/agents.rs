@@ -181,7 +181,8 @@ impl Agent {
                 };
                 note!(world, "agent {number} is node {} of epoch {}", node.id, node.epoch);
                 if world.host(number).node.is_none() {
-                    world.agents_to_come -= 1;
+                    // A host that was replaced lost its node, and is none of those that are to come for the first time.
+                    world.agents_to_come = world.agents_to_come.saturating_sub(1);
                     world.reach.hit("agent: joined");
                     world.machines.insert(node.id, number);
                     let rows =
@@ -200,6 +201,7 @@ impl Agent {
             }
         } else if world.host(number).node.is_none()
             && number > AGENTS
+            && world.in_hand != Some(number)
             && world.lives.len() >= world.voters
         {
             self.join(world);

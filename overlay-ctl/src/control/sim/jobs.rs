@@ -62,6 +62,21 @@ pub(super) fn remove_later(world: &mut World, life: u64) -> Job {
     Job::Remove { life, asked: None, again: world.now + wait }
 }
 
+/// An older row of the host has its name, as a backup brought it back: that node is removed first.
+fn remove_namesake(world: &mut World, host: u64) -> Job {
+    let name = world.host(host).name();
+    let namesake = leaders_state(world).and_then(|state| {
+        let node = state.nodes().find(|node| node.name.as_str() == name)?;
+        Some((node.id, node.life()))
+    });
+    let Some((node, life)) = namesake else { return Job::Register(register(world, host)) };
+    world.host(host).node = Some(node);
+    match life {
+        Some(life) => remove_first(life.get()),
+        None => Job::Clear { life: 0, request: None },
+    }
+}
+
 impl Job {
     /// The job after this one, and why, or none. `next` is when the operator does something else.
     pub(super) fn go_on(
@@ -89,6 +104,7 @@ impl Job {
                         }
                         return Some(Self::Register(register(world, host)));
                     }
+                    Err(Refusal::NodeExists(_)) => return Some(remove_namesake(world, host)),
                     outcome => panic!("not registered: {outcome:?}"),
                 };
                 let first = world.host(host).life;

@@ -103,7 +103,11 @@ impl Operator {
         let row = world.host(host).node.and_then(|node| state.node(node));
         let Some(row) = row else {
             world.host(host).kernel.clear();
-            (world.host(host).node, world.host(host).lives) = (None, world.host(host).lives + 1);
+            let back = world.host(host);
+            // A node whose registration was never answered has none, and is to register as the one that it was.
+            if back.node.take().is_some() {
+                back.lives += 1;
+            }
             self.job = Some((host, Why::Wish, Job::Register(register(world, host))));
             return;
         };
