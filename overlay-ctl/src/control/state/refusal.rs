@@ -11,10 +11,10 @@ use uuid::Uuid;
 /// The reason why `apply` refused a command. A refused command changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
-    /// A network of this name exists. The text is Docker's, because its users know it.
+    /// An endpoint of the network has this name. The text is Docker's, because its users know it.
     #[error("service endpoint with name {0} already exists")]
     EndpointExists(EndpointName),
-    /// An endpoint of the network has this name.
+    /// A network of this name exists. The text is Docker's, because its users know it.
     #[error("network with name {0} already exists")]
     NetworkExists(NetworkName),
     /// A node has this name.
@@ -98,19 +98,19 @@ pub enum Refusal {
         /// The revision that every node must have programmed.
         revision: Revision,
     },
-    /// All VNIs are in use.
+    /// All /24 subnets of the default pool are in use.
     #[error("no free subnet in 10.128.0.0/9; give one with --subnet")]
     SubnetsExhausted,
-    /// All /24 subnets of the default pool are in use.
+    /// All VNIs are in use.
     #[error("no free VNI")]
     VnisExhausted,
     /// No network has this name.
     #[error("no network with name {0}; `overlay network ls` lists them")]
     NoNetwork(NetworkName),
-    /// No node has this name.
+    /// No endpoint has this name.
     #[error("no endpoint with name {0}; `overlay endpoint ls` lists them")]
     NoEndpoint(EndpointName),
-    /// No endpoint has this name.
+    /// No node has this name.
     #[error("no node with name {0}; `overlay node ls` lists them")]
     NoNode(NodeName),
     /// The node was removed from the cluster.
